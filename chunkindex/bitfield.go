@@ -1,0 +1,144 @@
+package chunkindex
+
+import (
+	"errors"
+	"math/bits"
+)
+
+// ErrBitfield says that encoded bits do not fit the number of chunks.
+var ErrBitfield = errors.New("chunkindex: malformed bitfield")
+
+// Bitfield is a set of chunk numbers below a fixed length. The zero Bitfield
+// has length zero. A Bitfield is not safe for concurrent use.
+//
+// Its encoding is that of BEP 3: one bit a chunk, the first chunk in the high
+// bit of the first byte, spare bits zero.
+type Bitfield struct {
+	words []uint64
+	n     int
+	count int
+}
+
+// NewBitfield returns an empty set of numbers below n.
+func NewBitfield(n int) Bitfield {
+	return Bitfield{words: make([]uint64, (n+63)/64), n: n}
+}
+
+// FullBitfield returns the set of all numbers below n.
+func FullBitfield(n int) Bitfield {
+	b := NewBitfield(n)
+	for i := range n {
+		b.Set(i)
+	}
+	return b
+}
+
+// Len is the number of chunks that the set ranges over.
+func (b Bitfield) Len() int { return b.n }
+
+// Count is the number of chunks in the set.
+func (b Bitfield) Count() int { return b.count }
+
+// Full reports whether the set holds every chunk.
+func (b Bitfield) Full() bool { return b.count == b.n }
+
+// Has reports whether i is in the set; a number outside the range is not.
+func (b Bitfield) Has(i int) bool {
+	return i >= 0 && i < b.n && b.words[i>>6]&(1<<(i&63)) != 0
+}
+
+// Set adds i and reports whether that changed the set. A number outside the
+// range changes nothing.
+func (b *Bitfield) Set(i int) bool {
+	if i < 0 || i >= b.n || b.Has(i) {
+		return false
+	}
+	b.words[i>>6] |= 1 << (i & 63)
+	b.count++
+	return true
+}
+
+// Clear removes i and reports whether that changed the set.
+func (b *Bitfield) Clear(i int) bool {
+	if !b.Has(i) {
+		return false
+	}
+	b.words[i>>6] &^= 1 << (i & 63)
+	b.count--
+	return true
+}
+
+// Union adds every chunk of o, which must have the same length.
+func (b *Bitfield) Union(o Bitfield) {
+	b.count = 0
+	for i := range b.words {
+		b.words[i] |= o.words[i]
+		b.count += bits.OnesCount64(b.words[i])
+	}
+}
+
+// Next returns the lowest number in the set that is at least i, or -1.
+func (b Bitfield) Next(i int) int {
+	i = max(i, 0)
+	if i >= b.n {
+		return -1
+	}
+	w := i >> 6
+	word := b.words[w] >> (i & 63) << (i & 63)
+	for word == 0 {
+		if w++; w == len(b.words) {
+			return -1
+		}
+		word = b.words[w]
+	}
+	return w<<6 + bits.TrailingZeros64(word)
+}
+
+// NextClear returns the lowest number at least i that is not in the set, or -1.
+func (b Bitfield) NextClear(i int) int {
+	for i = max(i, 0); i < b.n; i++ {
+		word := ^b.words[i>>6] >> (i & 63)
+		if word == 0 {
+			i |= 63
+			continue
+		}
+		if i += bits.TrailingZeros64(word); i < b.n {
+			return i
+		}
+	}
+	return -1
+}
+
+// Clone returns a copy that shares nothing with b.
+func (b Bitfield) Clone() Bitfield {
+	b.words = append([]uint64(nil), b.words...)
+	return b
+}
+
+// Append appends the encoding of b to dst.
+func (b Bitfield) Append(dst []byte) []byte {
+	for i := 0; i < (b.n+7)/8; i++ {
+		dst = append(dst, bits.Reverse8(byte(b.words[i>>3]>>(8*(i&7)))))
+	}
+	return dst
+}
+
+// DecodeBitfield reads the set of numbers below n from data, which must be
+// exactly as long as the encoding. It fails with [ErrBitfield] on another
+// length and on spare bits that are not zero.
+func DecodeBitfield(data []byte, n int) (Bitfield, error) {
+	if n < 0 || len(data) != (n+7)/8 {
+		return Bitfield{}, ErrBitfield
+	}
+	b := NewBitfield(n)
+	for i, x := range data {
+		b.words[i>>3] |= uint64(bits.Reverse8(x)) << (8 * (i & 7))
+	}
+	if spare := n & 63; spare != 0 && b.words[n>>6]>>spare != 0 {
+		return Bitfield{}, ErrBitfield
+	}
+	for _, w := range b.words {
+		b.count += bits.OnesCount64(w)
+	}
+	return b, nil
+}
