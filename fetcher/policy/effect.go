@@ -72,6 +72,11 @@ const (
 	// reader for the core.
 	EfBypass
 
+	// EfSums: send Peer a MsgSums with the sums of the N chunks from Chunk on of
+	// Blob, which is complete in the store (the core does not keep the sums of
+	// blobs at rest).
+	EfSums
+
 	// EfTimer: an EvTimer is due at At. It replaces the one set before; At 0
 	// means none.
 	EfTimer

@@ -85,6 +85,9 @@ const (
 	// to its digest. A proven blob is complete in the store.
 	EvProven
 	EvRefuted
+	// EvHeld: the store holds Blob of Size bytes (Small as in EvRead), complete
+	// if Whole, else as a partial. Told for each blob at the start.
+	EvHeld
 	// EvEvicted: the store dropped the blob.
 	EvEvicted
 
