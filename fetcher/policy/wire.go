@@ -1,0 +1,267 @@
+package policy
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/peercache/peercache/chunkindex"
+)
+
+// ErrMessage says that a frame is not a message: it is cut short, has bytes left
+// over, or a field that makes no sense. A node that sends one is broken.
+var ErrMessage = errors.New("policy: malformed message")
+
+// ErrOptional says that a frame is a message of a kind that this version does
+// not know, and which its sender marked as safe to ignore.
+var ErrOptional = errors.New("policy: unknown optional message")
+
+// The encoding of a message is: kind, flags (one byte each), then unsigned
+// varints and byte strings (uvarint length, bytes) in the order of the fields
+// below. Which fields are there depends on the kind alone, so that a newer
+// version adds kinds, not fields. A kind at or above optionalKind may be ignored
+// by whoever does not know it.
+const optionalKind = 128
+
+const (
+	flagSmall = 1 << iota
+	flagWant
+	flagReply
+	flagSized
+)
+
+// maxDigest bounds the text of a digest: sha512 has 135 characters.
+const maxDigest = 160
+
+// fields lists what follows the digest for each kind.
+type fields uint16
+
+const (
+	fieldRun fields = 1 << iota
+	fieldEpoch
+	fieldStatus
+	fieldPeer
+	fieldPeers
+	fieldSums
+	fieldBits
+	fieldInFlight
+)
+
+var messageFields = map[MessageKind]fields{
+	MsgState:    fieldBits | fieldInFlight,
+	MsgHave:     fieldRun,
+	MsgLeave:    0,
+	MsgAsk:      fieldBits | fieldEpoch | fieldPeers,
+	MsgGrant:    fieldRun | fieldEpoch,
+	MsgGiveBack: fieldRun | fieldStatus,
+	MsgRedirect: fieldPeer,
+	MsgPeers:    fieldPeers,
+	MsgPing:     0,
+	MsgPong:     0,
+	MsgAskSums:  fieldRun,
+	MsgSums:     fieldRun | fieldSums,
+}
+
+// AppendMessage appends the encoding of m to dst.
+func AppendMessage(dst []byte, m *Message) []byte {
+	f := messageFields[m.Kind]
+	var flags byte
+	for _, b := range [...]struct {
+		on   bool
+		flag byte
+	}{{m.Small, flagSmall}, {m.Want, flagWant}, {m.Reply, flagReply}, {m.Size >= 0, flagSized}} {
+		if b.on {
+			flags |= b.flag
+		}
+	}
+	dst = append(dst, byte(m.Kind), flags)
+	dst = binary.AppendUvarint(dst, uint64(len(m.Blob)))
+	dst = append(dst, m.Blob...)
+	if m.Size >= 0 {
+		dst = binary.AppendUvarint(dst, uint64(m.Size))
+	}
+	if f&fieldRun != 0 {
+		dst = binary.AppendUvarint(dst, uint64(m.Chunk))
+		dst = binary.AppendUvarint(dst, uint64(m.N))
+	}
+	if f&fieldEpoch != 0 {
+		dst = binary.AppendUvarint(dst, uint64(m.Epoch))
+	}
+	if f&fieldStatus != 0 {
+		dst = binary.AppendUvarint(dst, uint64(m.Status))
+	}
+	if f&fieldPeer != 0 {
+		dst = append(dst, m.Peer[:]...)
+	}
+	if f&fieldPeers != 0 {
+		dst = binary.AppendUvarint(dst, uint64(len(m.Peers)))
+		for _, p := range m.Peers {
+			dst = append(dst, p[:]...)
+		}
+	}
+	if f&fieldSums != 0 {
+		dst = binary.AppendUvarint(dst, uint64(len(m.Sums)))
+		for _, s := range m.Sums {
+			dst = append(dst, s[:]...)
+		}
+	}
+	if f&fieldBits != 0 {
+		dst = appendBits(dst, m.Bits)
+	}
+	if f&fieldInFlight != 0 {
+		dst = appendBits(dst, m.InFlight)
+	}
+	return dst
+}
+
+// appendBits writes a set as its length, then nothing for none of them, all of
+// them, or the bitfield: most sets in a running cluster are full or empty.
+func appendBits(dst []byte, b chunkindex.Bitfield) []byte {
+	dst = binary.AppendUvarint(dst, uint64(b.Len()))
+	switch {
+	case b.Count() == 0:
+		return append(dst, 0)
+	case b.Full():
+		return append(dst, 1)
+	}
+	return b.Append(append(dst, 2))
+}
+
+type decoder struct {
+	data []byte
+	err  error
+}
+
+func (d *decoder) fail() {
+	if d.err == nil {
+		d.err = ErrMessage
+	}
+	d.data = nil
+}
+
+func (d *decoder) byte() byte {
+	if len(d.data) == 0 {
+		d.fail()
+		return 0
+	}
+	b := d.data[0]
+	d.data = d.data[1:]
+	return b
+}
+
+// uint reads a varint that is at most limit and encoded in the shortest way.
+func (d *decoder) uint(limit int64) int64 {
+	v, n := binary.Uvarint(d.data)
+	if n <= 0 || v > uint64(limit) || (n > 1 && d.data[n-1] == 0) {
+		d.fail()
+		return 0
+	}
+	d.data = d.data[n:]
+	return int64(v)
+}
+
+func (d *decoder) bytes(n int) []byte {
+	if n < 0 || n > len(d.data) {
+		d.fail()
+		return nil
+	}
+	b := d.data[:n]
+	d.data = d.data[n:]
+	return b
+}
+
+func (d *decoder) bits() chunkindex.Bitfield {
+	n := int(d.uint(chunkindex.MaxBlobSize / chunkindex.MaxChunkLength))
+	switch d.byte() {
+	case 0:
+		if d.err == nil {
+			return chunkindex.NewBitfield(n)
+		}
+	case 1:
+		if d.err == nil && n > 0 {
+			return chunkindex.FullBitfield(n)
+		}
+		d.fail()
+	case 2:
+		b, err := chunkindex.DecodeBitfield(d.bytes((n+7)/8), n)
+		if err == nil && d.err == nil && b.Count() > 0 && !b.Full() {
+			return b
+		}
+		d.fail()
+	default:
+		d.fail()
+	}
+	return chunkindex.Bitfield{}
+}
+
+// DecodeMessage reads the message in a frame. It fails with [ErrMessage], or
+// with [ErrOptional] where the frame may be ignored. The result shares no memory
+// with data.
+func DecodeMessage(data []byte) (Message, error) {
+	d := decoder{data: data}
+	m := Message{Kind: MessageKind(d.byte()), Size: -1}
+	flags := d.byte()
+	if d.err != nil {
+		return Message{}, d.err
+	}
+	f, known := messageFields[m.Kind]
+	if !known {
+		if m.Kind >= optionalKind {
+			return Message{}, ErrOptional
+		}
+		return Message{}, fmt.Errorf("%w: kind %d", ErrMessage, m.Kind)
+	}
+	if flags&^(flagSmall|flagWant|flagReply|flagSized) != 0 {
+		return Message{}, ErrMessage
+	}
+	m.Small, m.Want, m.Reply = flags&flagSmall != 0, flags&flagWant != 0, flags&flagReply != 0
+	m.Blob = digest.Digest(d.bytes(int(d.uint(maxDigest))))
+	if flags&flagSized != 0 {
+		m.Size = d.uint(chunkindex.MaxBlobSize)
+	}
+	if f&fieldRun != 0 {
+		m.Chunk = int(d.uint(chunkindex.MaxBlobSize / chunkindex.MinChunkLength))
+		m.N = int(d.uint(chunkindex.MaxBlobSize / chunkindex.MinChunkLength))
+	}
+	if f&fieldEpoch != 0 {
+		m.Epoch = int(d.uint(1 << 20))
+	}
+	if f&fieldStatus != 0 {
+		m.Status = int(d.uint(999))
+	}
+	if f&fieldPeer != 0 {
+		copy(m.Peer[:], d.bytes(len(m.Peer)))
+	}
+	if f&fieldPeers != 0 {
+		for range d.uint(MaxPeers) {
+			var p chunkindex.NodeID
+			copy(p[:], d.bytes(len(p)))
+			m.Peers = append(m.Peers, p)
+		}
+	}
+	if f&fieldSums != 0 {
+		for range d.uint(MaxSums) {
+			var s chunkindex.Sum
+			copy(s[:], d.bytes(len(s)))
+			m.Sums = append(m.Sums, s)
+		}
+	}
+	if f&fieldBits != 0 {
+		m.Bits = d.bits()
+	}
+	if f&fieldInFlight != 0 {
+		m.InFlight = d.bits()
+	}
+	if d.err == nil && len(d.data) > 0 {
+		d.fail()
+	}
+	if d.err != nil {
+		return Message{}, d.err
+	}
+	if err := m.Blob.Validate(); err != nil {
+		return Message{}, fmt.Errorf("%w: %w", ErrMessage, err)
+	}
+	return m, nil
+}
