@@ -44,7 +44,7 @@ func LayoutFor(size int64) (Layout, error) {
 	if size < 0 || size > MaxBlobSize {
 		return Layout{}, fmt.Errorf("%w: size %d", ErrLayout, size)
 	}
-	length := int64(MaxChunkLength)
+	length := MaxChunkLength
 	switch {
 	case size <= gib:
 		length = mib
