@@ -1,14 +1,204 @@
 package policy
 
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/peercache/peercache/chunkindex"
+)
+
 // Core is the policy of one node over all blobs. It is not safe for concurrent
 // use: one goroutine owns it.
 type Core struct {
 	cfg Config
+	rng *rand.Rand
+	now Time
+	out []Effect
+
+	peers map[chunkindex.NodeID]*peer
+	// up lists the peers that are up, in the order of their IDs: maps have no
+	// order that two runs share.
+	up []*peer
+
+	blobs map[digest.Digest]*blob
+	order []*blob // the same, oldest first
+	held  map[digest.Digest]holding
+
+	readers   map[ID]*reader
+	transfers map[ID]*transfer
+	reads     map[ID]*originRead
+	lastID    ID
+	// inFlight is the number of bytes of chunks that transfers and origin reads
+	// may hold in memory.
+	inFlight int64
+	// freed: something that blobs share became free in this step.
+	freed bool
+
+	timer Time // as last set, 0 none
+}
+
+// holding is a blob at rest in the store.
+type holding struct {
+	size     int64
+	small    bool
+	complete bool
 }
 
 // New returns the core of a node that knows no peer and no blob.
-func New(cfg Config) *Core { return &Core{cfg: cfg} }
+func New(cfg Config) *Core {
+	return &Core{
+		cfg:       cfg,
+		rng:       rand.New(rand.NewPCG(cfg.Seed, binary.BigEndian.Uint64(cfg.Self[:8]))),
+		peers:     map[chunkindex.NodeID]*peer{},
+		blobs:     map[digest.Digest]*blob{},
+		held:      map[digest.Digest]holding{},
+		readers:   map[ID]*reader{},
+		transfers: map[ID]*transfer{},
+		reads:     map[ID]*originRead{},
+	}
+}
 
 // Step takes one event that happened at now and appends the effects that follow
 // from it to dst.
-func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect { return dst }
+func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect {
+	c.now, c.out = max(now, c.now), dst
+	switch ev.Kind {
+	case EvTimer:
+		c.timer = 0
+		for _, b := range slices.Clone(c.order) {
+			if b.due != 0 && b.due <= c.now {
+				c.advance(b)
+			}
+		}
+	case EvPeerUp:
+		c.peerUp(ev.Peer)
+	case EvPeerDown:
+		c.peerDown(ev.Peer)
+	case EvMessage:
+		c.message(ev.Peer, ev.Msg)
+	case EvLooked:
+		if b := c.blobs[ev.Blob]; b != nil {
+			c.looked(b, ev.Closest, ev.Providers)
+		}
+	case EvOpened:
+		if b := c.blobs[ev.Blob]; b != nil {
+			c.opened(b, ev.Levels, ev.Sums)
+		}
+	case EvTransferProgress:
+		if t := c.transfers[ev.ID]; t != nil {
+			t.last = c.now
+		}
+	case EvTransferDone, EvTransferFailed:
+		if t := c.transfers[ev.ID]; t != nil {
+			c.transferEnded(t, ev)
+		}
+	case EvOriginHeaders, EvOriginProgress, EvOriginChunk, EvOriginDone, EvOriginFailed:
+		if r := c.reads[ev.ID]; r != nil {
+			c.originEvent(r, ev)
+		}
+	case EvStored, EvStoreFailed:
+		if b := c.blobs[ev.Blob]; b != nil {
+			c.stored(b, ev.Chunk, ev.Kind == EvStored)
+		}
+	case EvProven:
+		if b := c.blobs[ev.Blob]; b != nil {
+			c.provenWhole(b)
+		}
+	case EvRefuted:
+		if b := c.blobs[ev.Blob]; b != nil {
+			c.refuted(b)
+		}
+	case EvHeld:
+		c.held[ev.Blob] = holding{ev.Size, ev.Small, ev.Whole}
+	case EvEvicted:
+		c.evicted(ev.Blob)
+	case EvRead:
+		c.read(ev)
+	case EvConsumed:
+		if r := c.readers[ev.Reader]; r != nil {
+			c.consumed(r, ev.Off)
+		}
+	case EvCancel:
+		if r := c.readers[ev.Reader]; r != nil {
+			c.dropReader(r)
+			c.advance(r.b)
+		}
+	}
+	if c.freed {
+		c.freed = false
+		for _, b := range slices.Clone(c.order) {
+			if b.wanting() {
+				c.advance(b)
+			}
+		}
+	}
+	c.setTimer()
+	out := c.out
+	c.out = nil
+	return out
+}
+
+func (c *Core) emit(e Effect) { c.out = append(c.out, e) }
+
+func (c *Core) count(m Metric, n int64) {
+	c.emit(Effect{Kind: EfCount, Metric: m, N: n})
+}
+
+func (c *Core) newID() ID {
+	c.lastID++
+	return c.lastID
+}
+
+// setTimer asks for the earliest time at which some blob is due.
+func (c *Core) setTimer() {
+	var due Time
+	for _, b := range c.order {
+		if b.due != 0 && (due == 0 || b.due < due) {
+			due = b.due
+		}
+	}
+	if due != c.timer {
+		c.timer = due
+		c.emit(Effect{Kind: EfTimer, At: due})
+	}
+}
+
+// advance does for b whatever can be done now, and notes when to look again.
+// Every event ends here: the rules look at the state, not at the event, so that
+// no order of events can leave a blob behind.
+func (c *Core) advance(b *blob) {
+	if b.closed {
+		return
+	}
+	b.due = 0
+	c.findSize(b)
+	c.coordinate(b)
+	if b.ready() {
+		c.vouch(b)
+		c.fetchPeers(b)
+		c.fetchOrigin(b)
+		c.prove(b)
+	}
+	c.release(b)
+	c.closeIdle(b)
+}
+
+// wake asks for b to be looked at again at t.
+func (b *blob) wake(t Time) {
+	if b.due == 0 || t < b.due {
+		b.due = t
+	}
+}
+
+// reached asks for b to be looked at again at t if that is still to come, and
+// reports whether it has come already.
+func (c *Core) reached(b *blob, t Time) bool {
+	if c.now >= t {
+		return true
+	}
+	b.wake(t)
+	return false
+}

@@ -62,7 +62,8 @@ const (
 	EfProve
 
 	// EfDeliver: Reader may have the bytes before Off; the blob's size is
-	// Size. Off only grows. Off reaches Size only when the blob is proven.
+	// Size. Off only grows. Off reaches Size only when the blob is proven. A
+	// small blob is delivered once, when it is in the store; Size may be -1.
 	EfDeliver
 	// EfFail: Reader gets Status and Reason, and no further byte. It ends the
 	// reader; EvCancel must not follow.

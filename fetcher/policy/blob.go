@@ -1,0 +1,316 @@
+package policy
+
+import (
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/peercache/peercache/chunkindex"
+)
+
+// blob is one blob that somebody here wants, or that this node coordinates.
+type blob struct {
+	id    digest.Digest
+	small bool
+	size  int64 // -1 unknown
+	// claimed is the size that peers speak of, -1 none.
+	claimed int64
+	layout  chunkindex.Layout
+	n       int // chunks; 1 for a small blob
+
+	// partial: the store holds some of it, whoever wants it.
+	partial         bool
+	opening, isOpen bool
+	closed          bool
+	proving, proven bool
+	provided        bool
+	due             Time
+	idleSince       Time
+
+	// per chunk, once the size is known; have and share once it is open
+	have   chunkindex.Bitfield // stored
+	share  chunkindex.Bitfield // stored, at a level that may be served
+	level  []chunkindex.Level
+	sum    []chunkindex.Sum
+	from   []chunkindex.NodeID // who sent it; zero: the origin, or not known
+	signer []chunkindex.NodeID // whose claim it matched; zero: none
+	busy   []activity
+	// vouched holds what another holder says a chunk hashes to.
+	vouched map[int]vouch
+	// late holds what the origin said of a chunk while it was being stored.
+	late map[int]chunkindex.Sum
+	// suspects are the chunks that a refuted blob was made of; who sent and
+	// signed them is judged once the blob is proven.
+	suspects []suspect
+	epoch    int
+
+	readers []*reader
+	turn    int // whose reader is served next
+	// whole: the whole blob is wanted, not just what readers ask for next.
+	whole   bool
+	sources []*source
+
+	neighbours []*neighbour
+	// lookups
+	looking  bool
+	lookedAt Time // 0 never
+	closest  []chunkindex.NodeID
+	ranked   []chunkindex.NodeID // cache of committee
+	// introducedAt is when the first peers were told of the interest, 0 never.
+	introducedAt Time
+
+	sizing ID // the size request under way, 0 none
+
+	ask    asking
+	grants []run // to be read from the origin when there is room
+	coord  *coordinator
+}
+
+// activity says what is under way for a chunk.
+type activity uint8
+
+const (
+	byTransfer activity = 1 << iota
+	byOrigin
+	byStore
+)
+
+// run is the chunks [first, end) and who granted them.
+type run struct {
+	first, end int
+	by         chunkindex.NodeID
+}
+
+// source is a place upstream and how it has behaved for this blob.
+type source struct {
+	src Source
+	// refused is 401, 403, 404 or the like: the origin's own word, for good.
+	refused int
+	// ranged: it has shown that it honours ranges.
+	ranged bool
+	// status, failedAt and until describe failures that may pass.
+	status   int
+	fails    int
+	failedAt Time
+	until    Time
+}
+
+func (c *Core) blob(id digest.Digest) *blob {
+	b := c.blobs[id]
+	if b == nil {
+		b = &blob{id: id, size: -1, claimed: -1, idleSince: c.now}
+		c.blobs[id] = b
+		c.order = append(c.order, b)
+	}
+	return b
+}
+
+// ready reports whether the blob's chunks are known and its partial is open.
+func (b *blob) ready() bool { return b.isOpen && !b.proven }
+
+// wanting reports whether this node wants any of the blob.
+func (b *blob) wanting() bool {
+	return !b.proven && (b.whole || len(b.readers) > 0)
+}
+
+// setSize fixes the blob's chunks. A size that is not known yet goes with a
+// small blob only. It reports false for a size that is impossible, or not the
+// one that was fixed before.
+func (b *blob) setSize(size int64, small bool) bool {
+	if b.layoutSet() {
+		if b.small && b.size < 0 {
+			b.size = size
+		}
+		return size == b.size || b.small && size < 0
+	}
+	if !small {
+		l, err := chunkindex.LayoutFor(size)
+		if err != nil {
+			return false
+		}
+		b.layout, b.n = l, l.Count()
+	}
+	b.size = size
+	if small || b.n <= 1 {
+		b.small, b.n = true, 1
+	}
+	b.have = chunkindex.NewBitfield(b.n)
+	b.share = chunkindex.NewBitfield(b.n)
+	b.level = make([]chunkindex.Level, b.n)
+	b.sum = make([]chunkindex.Sum, b.n)
+	b.from = make([]chunkindex.NodeID, b.n)
+	b.signer = make([]chunkindex.NodeID, b.n)
+	b.busy = make([]activity, b.n)
+	b.vouched = map[int]vouch{}
+	b.late = map[int]chunkindex.Sum{}
+	for _, n := range b.neighbours {
+		n.fit(b)
+	}
+	return true
+}
+
+func (b *blob) layoutSet() bool { return b.n > 0 }
+
+// chunkBytes is the byte range of chunk i; of a small blob, N is -1.
+func (b *blob) chunkBytes(i int) (off, n int64) {
+	if b.small {
+		return 0, -1
+	}
+	return b.layout.Chunk(i)
+}
+
+// cost is what one chunk in flight counts against the memory budget.
+func (b *blob) cost() int64 {
+	if b.small {
+		return max(b.size, 64<<10)
+	}
+	return b.layout.ChunkLength()
+}
+
+// findSize learns the blob's size, by the origin's word or, where the origin
+// does not answer, by the peers', and opens the blob.
+func (c *Core) findSize(b *blob) {
+	if b.isOpen || b.opening || b.proven {
+		return
+	}
+	if !b.layoutSet() {
+		if !b.wanting() {
+			return
+		}
+		c.introduceAll(b)
+		if !c.askSize(b) && b.claimed >= 0 {
+			b.setSize(b.claimed, false)
+		}
+		if !b.layoutSet() {
+			return
+		}
+	}
+	if !b.wanting() && !b.partial {
+		return
+	}
+	b.opening = true
+	c.emit(Effect{Kind: EfOpen, Blob: b.id, Size: b.size, Small: b.small})
+}
+
+// askSize asks the origin for the size and reports whether to wait for it.
+func (c *Core) askSize(b *blob) bool {
+	if b.sizing != 0 {
+		// A claim is better than a wait: a lie is found out by the digest.
+		return b.claimed < 0 || !c.reached(b, c.reads[b.sizing].started.Add(2*c.cfg.AskTimeout))
+	}
+	s := c.usableSource(b)
+	if s == nil {
+		return false
+	}
+	r := &originRead{id: c.newID(), b: b, src: s, sizeOnly: true, started: c.now}
+	b.sizing = r.id
+	c.reads[r.id] = r
+	c.emit(Effect{Kind: EfOriginSize, ID: r.id, Blob: b.id, Source: s.src})
+	return true
+}
+
+func (c *Core) opened(b *blob, levels []chunkindex.Level, sums []chunkindex.Sum) {
+	b.opening, b.isOpen = false, true
+	for i := range min(len(levels), b.n) {
+		if levels[i] == chunkindex.Absent {
+			continue
+		}
+		b.have.Set(i)
+		b.level[i] = levels[i]
+		if i < len(sums) {
+			b.sum[i] = sums[i]
+		}
+		if levels[i].Shareable() {
+			b.share.Set(i)
+		}
+	}
+	if b.wanting() {
+		c.introduceAll(b)
+	}
+	for _, n := range b.neighbours {
+		if n.owesReply {
+			n.owesReply = false
+			c.sendState(b, n, false)
+		} else if b.share.Count() > 0 {
+			c.sendState(b, n, false)
+		}
+	}
+	if c.held[b.id].complete {
+		// Somebody else put it into the store in the meantime.
+		c.provenWhole(b)
+		return
+	}
+	c.advance(b)
+}
+
+// closeIdle lets go of a blob that nobody wants.
+func (c *Core) closeIdle(b *blob) {
+	if len(b.readers) > 0 || b.closed {
+		b.idleSince = c.now
+		return
+	}
+	if b.proven {
+		c.close(b)
+		return
+	}
+	if b.coord != nil && len(b.coord.askers) > 0 {
+		b.idleSince = c.now
+		return
+	}
+	if !c.reached(b, b.idleSince.Add(c.cfg.Linger)) {
+		return
+	}
+	b.whole = false
+	c.close(b)
+}
+
+func (c *Core) close(b *blob) {
+	b.closed = true
+	for _, t := range c.sortedTransfers(b) {
+		c.cancelTransfer(t)
+	}
+	for _, r := range c.sortedReads(b) {
+		c.cancelRead(r)
+	}
+	if !b.proven {
+		for _, n := range b.neighbours {
+			c.send(n.id, Message{Kind: MsgLeave, Blob: b.id, Size: b.size, Small: b.small})
+		}
+	}
+	if b.isOpen && !b.proven && !b.small && b.have.Count() > 0 {
+		c.held[b.id] = holding{b.size, b.small, false}
+	}
+	delete(c.blobs, b.id)
+	c.order = slices.DeleteFunc(c.order, func(o *blob) bool { return o == b })
+	c.emit(Effect{Kind: EfClose, Blob: b.id})
+}
+
+func (c *Core) evicted(d digest.Digest) {
+	if _, ok := c.held[d]; ok {
+		delete(c.held, d)
+		c.emit(Effect{Kind: EfWithdraw, Blob: d})
+	}
+}
+
+// sortedTransfers and sortedReads list what is under way for b, oldest first.
+func (c *Core) sortedTransfers(b *blob) []*transfer {
+	var ts []*transfer
+	for _, t := range c.transfers {
+		if t.b == b && !t.dead {
+			ts = append(ts, t)
+		}
+	}
+	slices.SortFunc(ts, func(x, y *transfer) int { return int(x.id) - int(y.id) })
+	return ts
+}
+
+func (c *Core) sortedReads(b *blob) []*originRead {
+	var rs []*originRead
+	for _, r := range c.reads {
+		if r.b == b && !r.dead {
+			rs = append(rs, r)
+		}
+	}
+	slices.SortFunc(rs, func(x, y *originRead) int { return int(x.id) - int(y.id) })
+	return rs
+}

@@ -1,0 +1,611 @@
+package policy
+
+import (
+	"container/heap"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/peercache/peercache/chunkindex"
+)
+
+// world is the deterministic in-memory driver: some cores, a network with a fixed
+// latency, an origin, and symbolic content, so that a wrong byte is a fact and
+// not a payload. Everything happens in virtual time, in an order that the events
+// alone decide.
+type world struct {
+	t     testing.TB
+	now   Time
+	seq   int
+	queue happenings
+	nodes []*node
+	blobs map[digest.Digest]*content
+
+	latency, chunkTime, originTime time.Duration
+
+	// originBytes counts what the origin wrote, by blob; originReads the requests.
+	originBytes map[digest.Digest]int64
+	originReads int
+	// originStatus answers a node's request with a failure, 0 for none.
+	originStatus func(n *node, d digest.Digest) int
+	// originStalls: reads never bring anything.
+	originStalls bool
+	unranged     bool
+	trace        func(format string, args ...any)
+}
+
+type content struct {
+	size   int64
+	small  bool
+	layout chunkindex.Layout
+	n      int
+}
+
+type happening struct {
+	at  Time
+	seq int
+	f   func()
+}
+
+type happenings []happening
+
+func (h happenings) Len() int { return len(h) }
+func (h happenings) Less(i, j int) bool {
+	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].seq < h[j].seq
+}
+func (h happenings) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *happenings) Push(x any)   { *h = append(*h, x.(happening)) }
+func (h *happenings) Pop() any {
+	old := *h
+	x := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return x
+}
+
+type node struct {
+	w       *world
+	id      chunkindex.NodeID
+	core    *Core
+	down    bool
+	links   map[*node]bool
+	stored  map[digest.Digest]*held
+	inHand  map[hand]chunkindex.Sum
+	clients map[ID]*client
+	lastID  ID
+	counts  map[Metric]int64
+	cancels map[ID]bool
+	timer   int
+	// what it does wrong
+	corrupt bool // serves wrong bytes, and claims them
+	signs   bool // and signs the claims, instead of leaving them out
+	stalls  bool // accepts transfers and sends nothing
+	mute    bool // a process that hangs: takes messages, says nothing
+	full    bool // its disk is full
+}
+
+type hand struct {
+	id    ID
+	chunk int
+}
+
+// held is what a node's store holds of a blob: the sum of each chunk.
+type held struct {
+	level  []chunkindex.Level
+	sum    []chunkindex.Sum
+	claim  []*chunkindex.Claim
+	proven bool
+}
+
+type client struct {
+	node     *node
+	d        digest.Digest
+	off, end int64
+	upto     int64
+	status   int
+	reason   Reason
+	bypassed bool
+	started  Time
+	finished Time
+	first    Time
+}
+
+func (c *client) done() bool { return c.finished != 0 }
+
+func newWorld(t testing.TB, n int, cfg func(i int, c *Config)) *world {
+	w := &world{t: t, now: 1, blobs: map[digest.Digest]*content{}, originBytes: map[digest.Digest]int64{},
+		latency: time.Millisecond, chunkTime: 5 * time.Millisecond, originTime: 10 * time.Millisecond,
+		originStatus: func(*node, digest.Digest) int { return 0 }, trace: func(string, ...any) {}}
+	for i := range n {
+		id := chunkindex.NodeID(sha256.Sum256(fmt.Appendf(nil, "node %d", i)))
+		c := DefaultConfig(id)
+		c.Verify = VerifyMember
+		c.Seed = 1
+		if cfg != nil {
+			cfg(i, &c)
+		}
+		w.nodes = append(w.nodes, &node{w: w, id: id, core: New(c), links: map[*node]bool{},
+			stored: map[digest.Digest]*held{}, inHand: map[hand]chunkindex.Sum{}, clients: map[ID]*client{},
+			counts: map[Metric]int64{}, cancels: map[ID]bool{}})
+	}
+	for i, a := range w.nodes {
+		for _, b := range w.nodes[:i] {
+			w.link(a, b)
+		}
+	}
+	return w
+}
+
+func (w *world) link(a, b *node) {
+	a.links[b], b.links[a] = true, true
+	a.event(Event{Kind: EvPeerUp, Peer: b.id})
+	b.event(Event{Kind: EvPeerUp, Peer: a.id})
+}
+
+func (w *world) unlink(a, b *node) {
+	delete(a.links, b)
+	delete(b.links, a)
+	a.event(Event{Kind: EvPeerDown, Peer: b.id})
+	b.event(Event{Kind: EvPeerDown, Peer: a.id})
+}
+
+// kill ends a node as kill -9 does: its peers see the connection break.
+func (w *world) kill(n *node) {
+	n.down = true
+	for _, o := range w.nodes {
+		if n.links[o] {
+			delete(o.links, n)
+			delete(n.links, o)
+			o.event(Event{Kind: EvPeerDown, Peer: n.id})
+		}
+	}
+}
+
+// restart brings a killed node back with what its store held.
+func (w *world) restart(n *node, cfg Config) {
+	n.down, n.core, n.inHand, n.clients = false, New(cfg), map[hand]chunkindex.Sum{}, map[ID]*client{}
+	for d, h := range n.stored {
+		c := w.blobs[d]
+		n.event(Event{Kind: EvHeld, Blob: d, Size: c.size, Small: c.small, Whole: h.proven})
+	}
+	for _, o := range w.nodes {
+		if o != n && !o.down {
+			w.link(n, o)
+		}
+	}
+}
+
+func (w *world) blob(name string, size int64) digest.Digest {
+	d := digest.FromString(name)
+	l, err := chunkindex.LayoutFor(size)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.blobs[d] = &content{size: size, small: size <= chunkindex.MinChunkLength, layout: l, n: max(l.Count(), 1)}
+	return d
+}
+
+func right(d digest.Digest, i int) chunkindex.Sum {
+	return sha256.Sum256(fmt.Appendf(nil, "%s %d", d, i))
+}
+
+func (n *node) wrong(d digest.Digest, i int) chunkindex.Sum {
+	return sha256.Sum256(fmt.Appendf(nil, "%s %d by %x", d, i, n.id))
+}
+
+func (w *world) after(d time.Duration, f func()) {
+	w.seq++
+	heap.Push(&w.queue, happening{w.now.Add(d), w.seq, f})
+}
+
+// run lets time pass until nothing is left to happen before the end, or done
+// says so.
+func (w *world) run(d time.Duration, done func() bool) {
+	end := w.now.Add(d)
+	for len(w.queue) > 0 && !done() && w.queue[0].at <= end {
+		h := heap.Pop(&w.queue).(happening)
+		w.now = h.at
+		h.f()
+	}
+	if !done() {
+		w.now = end
+	}
+}
+
+func (w *world) node(id chunkindex.NodeID) *node {
+	for _, n := range w.nodes {
+		if n.id == id {
+			return n
+		}
+	}
+	return nil
+}
+
+func (n *node) event(ev Event) {
+	if n.down {
+		return
+	}
+	for _, e := range n.core.Step(n.w.now, ev, nil) {
+		n.do(e)
+	}
+}
+
+// later has an event happen to a node, unless it was killed since.
+func (n *node) later(d time.Duration, ev Event) {
+	core := n.core
+	n.w.after(d, func() {
+		if n.core == core {
+			n.event(ev)
+		}
+	})
+}
+
+func (n *node) do(e Effect) {
+	w := n.w
+	switch e.Kind {
+	case EfSend:
+		to := w.node(e.Peer)
+		w.trace("%v %s -> %s: message %d chunk %d+%d status %d", time.Duration(w.now), n.id, e.Peer, e.Msg.Kind, e.Msg.Chunk, e.Msg.N, e.Msg.Status)
+		if to == nil || !n.links[to] || n.mute {
+			return
+		}
+		// Over the wire and back: what a message cannot carry must not matter.
+		m, err := DecodeMessage(AppendMessage(nil, &e.Msg))
+		if err != nil {
+			w.t.Fatalf("message %+v: %v", e.Msg, err)
+		}
+		w.after(w.latency, func() {
+			if to.links[n] {
+				to.event(Event{Kind: EvMessage, Peer: n.id, Msg: m})
+			}
+		})
+	case EfLookup:
+		var ids, providers []chunkindex.NodeID
+		for _, o := range w.nodes {
+			if o == n || n.links[o] {
+				ids = append(ids, o.id)
+			}
+			if h := o.stored[e.Blob]; n.links[o] && h != nil && h.proven {
+				providers = append(providers, o.id)
+			}
+		}
+		n.later(2*w.latency, Event{Kind: EvLooked, Blob: e.Blob, Closest: ids, Providers: providers})
+	case EfOpen:
+		ev := Event{Kind: EvOpened, Blob: e.Blob}
+		if h := n.stored[e.Blob]; h != nil && !h.proven && !e.Small {
+			ev.Levels, ev.Sums = slices.Clone(h.level), slices.Clone(h.sum)
+		}
+		n.later(0, ev)
+	case EfTransfer:
+		n.transfer(e)
+	case EfOriginRead:
+		n.originRead(e)
+	case EfOriginSize:
+		c := w.blobs[e.Blob]
+		if st := w.originStatus(n, e.Blob); st != 0 {
+			n.later(w.originTime, Event{Kind: EvOriginFailed, ID: e.ID, Status: st})
+		} else {
+			n.later(w.originTime, Event{Kind: EvOriginDone, ID: e.ID, Size: c.size})
+		}
+	case EfCancelTransfer:
+		n.cancels[e.ID] = true
+		n.later(0, Event{Kind: EvTransferFailed, ID: e.ID, Fault: FaultCancelled})
+	case EfCancelOrigin:
+		n.cancels[e.ID] = true
+		n.later(0, Event{Kind: EvOriginFailed, ID: e.ID, Status: 499})
+	case EfStore:
+		n.store(e)
+	case EfDiscard:
+		delete(n.inHand, hand{e.ID, e.Chunk})
+	case EfRaise:
+		n.stored[e.Blob].level[e.Chunk] = e.Level
+	case EfDrop:
+		n.stored[e.Blob].level[e.Chunk] = chunkindex.Absent
+	case EfProve:
+		h, ok := n.stored[e.Blob], true
+		for i := range h.sum {
+			if h.level[i] == chunkindex.Absent {
+				w.t.Errorf("%s proves %s without chunk %d", n.id, e.Blob, i)
+			}
+			ok = ok && h.sum[i] == right(e.Blob, i)
+		}
+		h.proven = ok
+		kind := EvRefuted
+		if ok {
+			kind = EvProven
+		}
+		n.later(time.Millisecond, Event{Kind: kind, Blob: e.Blob})
+	case EfSums:
+		m := Message{Kind: MsgSums, Blob: e.Blob, Size: e.Size, Chunk: e.Chunk, N: int(e.N)}
+		for i := e.Chunk; i < e.Chunk+int(e.N); i++ {
+			m.Sums = append(m.Sums, n.sumOf(e.Blob, i))
+		}
+		n.do(Effect{Kind: EfSend, Peer: e.Peer, Msg: m})
+	case EfDeliver:
+		n.deliver(e)
+	case EfFail:
+		cl := n.clients[e.Reader]
+		w.trace("%v %s: reader %d fails: %d %s", time.Duration(w.now), n.id, e.Reader, e.Status, e.Reason)
+		cl.status, cl.reason, cl.finished = e.Status, e.Reason, w.now
+		delete(n.clients, e.Reader)
+	case EfBypass:
+		cl := n.clients[e.Reader]
+		cl.bypassed, cl.finished = true, w.now
+		delete(n.clients, e.Reader)
+	case EfTimer:
+		n.timer++
+		mine := n.timer
+		if e.At != 0 {
+			core := n.core
+			w.after(max(time.Duration(e.At-w.now), 0), func() {
+				if n.timer == mine && n.core == core {
+					n.event(Event{Kind: EvTimer})
+				}
+			})
+		}
+	case EfCount:
+		n.counts[e.Metric] += e.N
+	case EfBan, EfClose, EfProvide, EfWithdraw:
+		w.trace("%v %s: effect %d peer %s", time.Duration(w.now), n.id, e.Kind, e.Peer)
+	default:
+		w.t.Fatalf("unknown effect %+v", e)
+	}
+}
+
+// sumOf is what the node says, and serves, for a chunk.
+func (n *node) sumOf(d digest.Digest, i int) chunkindex.Sum {
+	if n.corrupt {
+		return n.wrong(d, i)
+	}
+	return n.stored[d].sum[i]
+}
+
+func (n *node) transfer(e Effect) {
+	w, from := n.w, n.w.node(e.Peer)
+	w.trace("%v %s: transfer %d of chunk %d from %s", time.Duration(w.now), n.id, e.ID, e.Chunk, e.Peer)
+	core := n.core
+	w.after(2*w.latency, func() {
+		if n.core != core || n.cancels[e.ID] {
+			return
+		}
+		if from == nil || !from.links[n] || from.down {
+			n.event(Event{Kind: EvTransferFailed, ID: e.ID, Fault: FaultBroken})
+			return
+		}
+		h := from.stored[e.Blob]
+		if from.stalls {
+			return
+		}
+		if h == nil && !from.corrupt || h != nil && !h.proven && !h.level[e.Chunk].Shareable() {
+			n.event(Event{Kind: EvTransferFailed, ID: e.ID, Fault: FaultGone})
+			return
+		}
+		sum := from.sumOf(e.Blob, e.Chunk)
+		var claims []chunkindex.Claim
+		switch {
+		case from.corrupt && !from.signs, e.Small:
+		case from.corrupt || h.proven || h.level[e.Chunk] == chunkindex.Fetched:
+			claims = []chunkindex.Claim{{Signer: from.id, Sum: sum}}
+		case h.claim[e.Chunk] != nil:
+			claims = []chunkindex.Claim{*h.claim[e.Chunk]}
+		}
+		w.after(w.chunkTime, func() {
+			if n.core != core || n.cancels[e.ID] {
+				return
+			}
+			if !from.links[n] {
+				n.event(Event{Kind: EvTransferFailed, ID: e.ID, Fault: FaultBroken})
+				return
+			}
+			if e.Small && sum != right(e.Blob, 0) {
+				n.event(Event{Kind: EvTransferFailed, ID: e.ID, Fault: FaultCorrupt})
+				return
+			}
+			n.inHand[hand{e.ID, e.Chunk}] = sum
+			n.event(Event{Kind: EvTransferDone, ID: e.ID, Sum: sum, Claims: claims, N: 1 << 20})
+		})
+	})
+}
+
+func (n *node) originRead(e Effect) {
+	w := n.w
+	w.trace("%v %s: origin read %d from chunk %d, %d bytes", time.Duration(w.now), n.id, e.ID, e.Chunk, e.N)
+	w.originReads++
+	core, c := n.core, w.blobs[e.Blob]
+	first, end := e.Chunk, c.n
+	if !c.small {
+		first, end = c.layout.Span(e.Off, e.N)
+	}
+	if w.unranged && !c.small {
+		first, end = 0, c.n
+	}
+	var step func(i int)
+	step = func(i int) {
+		if n.core != core || n.down || n.cancels[e.ID] {
+			return
+		}
+		if st := w.originStatus(n, e.Blob); st != 0 {
+			n.event(Event{Kind: EvOriginFailed, ID: e.ID, Status: st})
+			return
+		}
+		if w.originStalls {
+			return
+		}
+		if i == first {
+			n.event(Event{Kind: EvOriginHeaders, ID: e.ID, Size: c.size, Ranged: !w.unranged})
+		}
+		if n.cancels[e.ID] {
+			return
+		}
+		if i == end {
+			n.event(Event{Kind: EvOriginDone, ID: e.ID, Size: c.size})
+			return
+		}
+		w.after(w.originTime, func() {
+			if n.core != core || n.down || n.cancels[e.ID] {
+				return
+			}
+			if st := w.originStatus(n, e.Blob); st != 0 {
+				n.event(Event{Kind: EvOriginFailed, ID: e.ID, Status: st})
+				return
+			}
+			w.originBytes[e.Blob] += c.chunkLength(i)
+			n.inHand[hand{e.ID, i}] = right(e.Blob, i)
+			n.event(Event{Kind: EvOriginChunk, ID: e.ID, Chunk: i, Sum: right(e.Blob, i)})
+			step(i + 1)
+		})
+	}
+	w.after(2*w.latency, func() { step(first) })
+}
+
+func (c *content) chunkLength(i int) int64 {
+	if c.small {
+		return c.size
+	}
+	_, n := c.layout.Chunk(i)
+	return n
+}
+
+func (n *node) store(e Effect) {
+	c := n.w.blobs[e.Blob]
+	sum, ok := n.inHand[hand{e.ID, e.Chunk}]
+	if !ok {
+		n.w.t.Fatalf("%s stores chunk %d of %d, which is not in hand", n.id, e.Chunk, e.ID)
+	}
+	delete(n.inHand, hand{e.ID, e.Chunk})
+	if n.full {
+		n.later(0, Event{Kind: EvStoreFailed, Blob: e.Blob, Chunk: e.Chunk})
+		return
+	}
+	core := n.core
+	n.w.after(0, func() {
+		if n.core != core || n.down {
+			return
+		}
+		h := n.stored[e.Blob]
+		if h == nil {
+			h = &held{level: make([]chunkindex.Level, c.n), sum: make([]chunkindex.Sum, c.n), claim: make([]*chunkindex.Claim, c.n)}
+			n.stored[e.Blob] = h
+		}
+		h.level[e.Chunk], h.sum[e.Chunk], h.claim[e.Chunk] = e.Level, sum, e.Claim
+		h.proven = h.proven || e.Small
+		n.event(Event{Kind: EvStored, Blob: e.Blob, Chunk: e.Chunk})
+	})
+}
+
+func (n *node) deliver(e Effect) {
+	w, cl, c := n.w, n.clients[e.Reader], n.w.blobs[e.Blob]
+	if cl == nil {
+		w.t.Fatalf("%s delivers to reader %d, which has ended", n.id, e.Reader)
+	}
+	upto := min(e.Off, cl.end)
+	if e.Small {
+		upto = cl.end
+	}
+	h := n.stored[e.Blob]
+	if cl.first == 0 {
+		cl.first = w.now
+	}
+	if upto == c.size && !h.proven {
+		w.t.Errorf("%s releases the last byte of an unproven blob", n.id)
+	}
+	for i := range c.n {
+		if off := int64(i) * c.layout.ChunkLength(); off < cl.upto || off >= upto {
+			continue
+		}
+		if h.level[i] == chunkindex.Absent {
+			w.t.Errorf("%s releases chunk %d, which it does not have", n.id, i)
+		}
+	}
+	cl.upto = upto
+	w.after(0, func() {
+		if n.clients[e.Reader] != cl || n.down {
+			return
+		}
+		n.event(Event{Kind: EvConsumed, Reader: e.Reader, Off: upto})
+		if n.clients[e.Reader] == cl && cl.upto == cl.end {
+			for i := range c.n {
+				if off := int64(i) * c.layout.ChunkLength(); off >= cl.off && off < cl.end && h.sum[i] != right(e.Blob, i) {
+					w.t.Errorf("%s completed a response with wrong bytes in chunk %d", n.id, i)
+				}
+			}
+			cl.finished = w.now
+			delete(n.clients, e.Reader)
+			n.event(Event{Kind: EvCancel, Reader: e.Reader})
+		}
+	})
+}
+
+// read opens a reader; end -1 means to the end.
+func (n *node) read(d digest.Digest, off, end int64) *client {
+	return n.readSized(d, off, end, n.w.blobs[d].size)
+}
+
+func (n *node) readSized(d digest.Digest, off, end, size int64) *client {
+	c := n.w.blobs[d]
+	n.lastID++
+	cl := &client{node: n, d: d, off: off, end: end, upto: off, started: n.w.now}
+	if end < 0 {
+		cl.end = c.size
+	}
+	n.clients[n.lastID] = cl
+	n.event(Event{Kind: EvRead, Blob: d, Reader: n.lastID, Off: off, End: end, Size: size,
+		Whole: off == 0 && end < 0, Small: c.small && size >= 0, Source: 1})
+	return cl
+}
+
+func (n *node) cancel(cl *client) {
+	for id, o := range n.clients {
+		if o == cl {
+			delete(n.clients, id)
+			n.event(Event{Kind: EvCancel, Reader: id})
+		}
+	}
+}
+
+// wait runs until all clients are done, and fails the test for those that
+// aren't by then or got an error.
+func (w *world) wait(d time.Duration, clients ...*client) {
+	w.t.Helper()
+	w.run(d, func() bool {
+		return !slices.ContainsFunc(clients, func(c *client) bool { return !c.done() })
+	})
+	for _, c := range clients {
+		switch {
+		case !c.done():
+			w.t.Errorf("%v: client of %s has %d of [%d,%d) after %v", time.Duration(w.now), c.node.id, c.upto, c.off, c.end, d)
+		case c.status != 0:
+			w.t.Errorf("%v: client of %s failed: %d %s", time.Duration(w.now), c.node.id, c.status, c.reason)
+		}
+	}
+}
+
+// egress fails the test if the origin wrote more than most bytes of the blob.
+func (w *world) egress(d digest.Digest, most int64) {
+	w.t.Helper()
+	if got := w.originBytes[d]; got > most {
+		w.t.Errorf("origin wrote %d bytes of %s, want at most %d", got, d, most)
+	}
+}
+
+// quiet checks that a world left alone ends with nothing under way.
+func (w *world) quiet() {
+	w.t.Helper()
+	w.run(3*time.Minute, func() bool { return false })
+	for _, n := range w.nodes {
+		if n.down {
+			continue
+		}
+		if len(n.core.blobs) > 0 || len(n.core.transfers) > 0 || len(n.core.reads) > 0 || n.core.inFlight != 0 || len(n.inHand) > 0 {
+			w.t.Errorf("%s is left with %d blobs, %d transfers, %d reads, %d bytes in flight, %d in hand",
+				n.id, len(n.core.blobs), len(n.core.transfers), len(n.core.reads), n.core.inFlight, len(n.inHand))
+		}
+	}
+}
+
+func fmtTo(w interface{ Write([]byte) (int, error) }, format string, args ...any) {
+	fmt.Fprintf(w, format+"\n", args...)
+}

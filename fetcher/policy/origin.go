@@ -1,0 +1,432 @@
+package policy
+
+import (
+	"slices"
+	"time"
+
+	"github.com/peercache/peercache/chunkindex"
+)
+
+// originRead is one request to the origin under way.
+type originRead struct {
+	id         ID
+	b          *blob
+	src        *source
+	first, end int
+	by         chunkindex.NodeID // who granted it; zero: nobody
+	sizeOnly   bool
+	started    Time
+	cost       int64
+	dead       bool
+}
+
+// asking is this node's standing request to a coordinator.
+type asking struct {
+	to   chunkindex.NodeID
+	at   Time
+	bits chunkindex.Bitfield
+}
+
+// usableSource returns where the blob may be read upstream right now.
+func (c *Core) usableSource(b *blob) *source {
+	for _, s := range b.sources {
+		if s.refused == 0 && c.reached(b, s.until) {
+			return s
+		}
+	}
+	return nil
+}
+
+// fetchOrigin reads from the origin what this node may read, and asks the
+// coordinator for what nobody has.
+func (c *Core) fetchOrigin(b *blob) {
+	c.readGrants(b)
+	if !b.wanting() {
+		return
+	}
+	c.hedge(b)
+	need, any := c.missing(b)
+	if !any && b.coord != nil {
+		for _, a := range b.coord.askers {
+			if a.id == c.cfg.Self {
+				a.want = need
+			}
+		}
+	}
+	if !any || c.usableSource(b) == nil {
+		return
+	}
+	if len(c.up) == 0 {
+		c.readAlone(b, need)
+		return
+	}
+	c.introduceAll(b)
+	if b.looking {
+		return
+	}
+	for _, id := range c.committee(b) {
+		if id == c.cfg.Self {
+			b.ask = asking{}
+			c.takeAsk(b, id, need, b.epoch)
+			c.coordinate(b)
+			c.readGrants(b)
+			return
+		}
+		if !c.alive(id) {
+			continue
+		}
+		if b.ask.to != id {
+			b.ask = asking{to: id, at: c.now}
+		}
+		if !c.watch(b, id, b.ask.at) {
+			c.count(CountTakeover, 1)
+			continue
+		}
+		if !covers(b.ask.bits, need) {
+			b.ask.bits = need
+			c.introduce(b, id)
+			c.send(id, Message{Kind: MsgAsk, Blob: b.id, Size: b.size, Small: b.small,
+				Bits: need.Clone(), Epoch: b.epoch, Peers: c.passedOver(b, id)})
+		}
+		return
+	}
+	// Every member is gone, and this node is not one of them.
+	c.readAlone(b, need)
+}
+
+// covers reports whether a holds every chunk of b.
+func covers(a, b chunkindex.Bitfield) bool {
+	for i := b.Next(0); i >= 0; i = b.Next(i + 1) {
+		if !a.Has(i) {
+			return false
+		}
+	}
+	return true
+}
+
+// passedOver lists the nodes that rank before id and do not answer: id must not
+// send the asker back to them.
+func (c *Core) passedOver(b *blob, id chunkindex.NodeID) []chunkindex.NodeID {
+	nodes := append([]chunkindex.NodeID{id}, b.closest...)
+	slices.SortFunc(nodes, chunkindex.NodeID.Compare)
+	var passed []chunkindex.NodeID
+	for _, n := range rank(b.id, slices.Compact(nodes)) {
+		if n == id || len(passed) == MaxPeers {
+			break
+		}
+		if !c.alive(n) {
+			passed = append(passed, n)
+		}
+	}
+	return passed
+}
+
+// missing is the set of wanted chunks that are neither here nor on their way,
+// and that no neighbour can serve.
+func (c *Core) missing(b *blob) (need chunkindex.Bitfield, any bool) {
+	need = chunkindex.NewBitfield(b.n)
+	for i := b.have.NextClear(0); i >= 0; i = b.have.NextClear(i + 1) {
+		if b.busy[i] == 0 && b.wanted(i, c.cfg.ReadAhead) && !b.granted(i) && !c.servable(b, i) {
+			need.Set(i)
+			any = true
+		}
+	}
+	return need, any
+}
+
+// granted reports whether chunk i waits for room to be read from the origin.
+func (b *blob) granted(i int) bool {
+	for _, r := range b.grants {
+		if r.first <= i && i < r.end {
+			return true
+		}
+	}
+	return false
+}
+
+// readAlone reads what is needed without asking anybody.
+func (c *Core) readAlone(b *blob, need chunkindex.Bitfield) {
+	for i := need.Next(0); i >= 0; i = need.Next(i) {
+		if !c.roomForRead(b, c.loneReads(b)) {
+			return
+		}
+		end := b.stripeEnd(i)
+		c.startRead(b, run{first: i, end: end})
+		for ; i < end; i++ {
+			need.Clear(i)
+		}
+	}
+}
+
+// loneReads is how many reads may run at once: one until the origin has shown
+// that it honours ranges.
+func (c *Core) loneReads(b *blob) int {
+	if s := c.usableSource(b); s != nil && !s.ranged {
+		return 1
+	}
+	return c.cfg.LoneReads
+}
+
+func (b *blob) stripeEnd(i int) int {
+	if b.small {
+		return 1
+	}
+	_, end := b.layout.Stripe(i / b.layout.StripeChunks())
+	return end
+}
+
+// readGrants starts the reads that were granted, as far as there is room.
+func (c *Core) readGrants(b *blob) {
+	if !b.isOpen || b.proven {
+		return
+	}
+	for len(b.grants) > 0 {
+		r := b.grants[0]
+		if !b.wanting() || c.usableSource(b) == nil {
+			b.grants = b.grants[1:]
+			c.giveBack(b, r, c.lastStatus(b))
+			continue
+		}
+		if !c.roomForRead(b, max(c.cfg.LoneReads, c.cfg.StripesInFlight)) {
+			return
+		}
+		b.grants = b.grants[1:]
+		if !c.startRead(b, r) {
+			c.giveBack(b, r, 0)
+		}
+	}
+}
+
+// lastStatus is how the origin last failed.
+func (c *Core) lastStatus(b *blob) int {
+	status := 0
+	for _, s := range b.sources {
+		if s.refused != 0 {
+			return s.refused
+		}
+		if s.fails > 0 {
+			status = s.status
+		}
+	}
+	return status
+}
+
+func (c *Core) giveBack(b *blob, r run, status int) {
+	switch {
+	case r.by.IsZero():
+	case r.by == c.cfg.Self:
+		if b.coord != nil {
+			c.takeBack(b, r.by, r.first, r.end, status)
+			b.wake(c.now)
+		}
+	default:
+		c.send(r.by, Message{Kind: MsgGiveBack, Blob: b.id, Size: b.size, Small: b.small,
+			Chunk: r.first, N: r.end - r.first, Status: status})
+		// What was asked for is no longer promised.
+		b.ask.bits = chunkindex.Bitfield{}
+	}
+}
+
+func (c *Core) roomForRead(b *blob, most int) bool {
+	n := 0
+	for _, r := range c.reads {
+		if r.b == b && !r.sizeOnly {
+			n++
+		}
+	}
+	return n < most && len(c.reads) < c.cfg.OriginReads && (c.inFlight == 0 || c.inFlight+b.cost() <= c.cfg.InFlightBytes)
+}
+
+// startRead reads the chunks of r that are still missing from the origin, in as
+// few requests as there are gaps. It reports whether there was anything to read.
+func (c *Core) startRead(b *blob, r run) bool {
+	started := false
+	s := c.usableSource(b)
+	if s == nil {
+		return false
+	}
+	needs := func(i int) bool {
+		return !b.have.Has(i) && b.busy[i]&(byOrigin|byStore) == 0 && b.wanted(i, c.cfg.ReadAhead)
+	}
+	for i := r.first; i < r.end; i++ {
+		if !needs(i) {
+			continue
+		}
+		first := i
+		for i < r.end && needs(i) {
+			b.busy[i] |= byOrigin
+			i++
+		}
+		c.emitRead(b, s, run{first, i, r.by})
+		started = true
+	}
+	if started {
+		c.provide(b)
+	}
+	return started
+}
+
+func (c *Core) emitRead(b *blob, s *source, r run) {
+	read := &originRead{id: c.newID(), b: b, src: s, first: r.first, end: r.end, by: r.by, started: c.now, cost: b.cost()}
+	c.reads[read.id] = read
+	c.inFlight += read.cost
+	off, n := b.chunkBytes(r.first)
+	if !b.small {
+		lastOff, lastN := b.layout.Chunk(r.end - 1)
+		n = lastOff + lastN - off
+	}
+	c.emit(Effect{Kind: EfOriginRead, ID: read.id, Blob: b.id, Small: b.small, Source: s.src,
+		Chunk: r.first, Off: off, N: n, Size: b.size})
+}
+
+func (c *Core) provide(b *blob) {
+	if !b.provided {
+		b.provided = true
+		c.emit(Effect{Kind: EfProvide, Blob: b.id})
+	}
+}
+
+// hedge turns to the origin itself for the sake of a reader that has waited for
+// too long, whatever the coordinator says.
+func (c *Core) hedge(b *blob) {
+	for _, r := range b.readers {
+		i, waiting := b.head(r)
+		if !waiting || b.have.Has(i) || b.busy[i]&(byOrigin|byStore) != 0 || b.granted(i) || len(c.up) == 0 {
+			continue
+		}
+		patience := c.cfg.Patience
+		if b.busy[i] == 0 && !c.servable(b, i) {
+			patience = c.cfg.TransferStall
+		}
+		if c.reached(b, r.since.Add(patience)) && c.usableSource(b) != nil && c.roomForRead(b, c.cfg.LoneReads) {
+			c.count(CountHedge, 1)
+			c.startRead(b, run{first: i, end: b.stripeEnd(i)})
+		}
+	}
+}
+
+// originEvent takes in what happens to a read.
+func (c *Core) originEvent(r *originRead, ev Event) {
+	b := r.b
+	switch ev.Kind {
+	case EvOriginHeaders:
+		if r.dead {
+			return
+		}
+		r.src.ranged = ev.Ranged
+		if !ev.Ranged && !b.small && !r.sizeOnly {
+			c.readsWhole(r)
+		}
+		c.advance(b)
+		return
+	case EvOriginProgress:
+		return
+	case EvOriginChunk:
+		if r.dead || b.closed || ev.Chunk < 0 || ev.Chunk >= b.n {
+			c.emit(Effect{Kind: EfDiscard, ID: ev.ID, Blob: b.id, Chunk: ev.Chunk})
+			return
+		}
+		if r.src.fails > 0 {
+			r.src.fails = 0
+		}
+		c.arrivedFromOrigin(b, r.id, ev.Chunk, ev.Sum)
+		c.advance(b)
+		return
+	}
+	c.endRead(r)
+	if b.closed || r.dead {
+		return
+	}
+	switch {
+	case r.sizeOnly && ev.Kind == EvOriginDone:
+		b.setSize(ev.Size, ev.Size >= 0 && ev.Size <= chunkindex.MinChunkLength)
+	case ev.Kind == EvOriginFailed:
+		c.originFailed(r, ev.Status, ev.Wait)
+	}
+	c.advance(b)
+}
+
+// readsWhole makes of r the only read: its origin does not honour ranges, so
+// that every request costs the whole blob.
+func (c *Core) readsWhole(r *originRead) {
+	b := r.b
+	for _, o := range c.sortedReads(b) {
+		if o != r && !o.sizeOnly {
+			c.cancelRead(o)
+		}
+	}
+	r.first, r.end = 0, b.n
+	for i := range b.n {
+		if !b.have.Has(i) && b.busy[i]&byStore == 0 {
+			b.busy[i] |= byOrigin
+		}
+	}
+	for _, n := range b.neighbours {
+		c.sendState(b, n, false)
+	}
+}
+
+// endRead forgets a read; chunks that it did not bring are free again.
+func (c *Core) endRead(r *originRead) {
+	delete(c.reads, r.id)
+	b := r.b
+	if r.sizeOnly {
+		if b.sizing == r.id {
+			b.sizing = 0
+		}
+		return
+	}
+	c.inFlight -= r.cost
+	c.freed = true
+	if !r.dead {
+		c.freeRead(r)
+	}
+}
+
+func (c *Core) freeRead(r *originRead) {
+	for i := r.first; i < r.end; i++ {
+		r.b.busy[i] &^= byOrigin
+	}
+}
+
+func (c *Core) cancelRead(r *originRead) {
+	c.emit(Effect{Kind: EfCancelOrigin, ID: r.id})
+	if !r.sizeOnly {
+		c.freeRead(r)
+	}
+	r.dead = true
+}
+
+const maxOriginWait = 30 * time.Second
+
+func (c *Core) originFailed(r *originRead, status int, wait time.Duration) {
+	b, s := r.b, r.src
+	s.status, s.failedAt = status, c.now
+	s.fails++
+	if permanent(status) {
+		s.refused = status
+	} else {
+		s.until = c.now.Add(min(max(c.cfg.RetryOrigin<<min(s.fails-1, 4), wait), maxOriginWait))
+	}
+	if r.sizeOnly {
+		return
+	}
+	c.giveBack(b, run{r.first, r.end, r.by}, status)
+	if !s.ranged {
+		for _, n := range b.neighbours {
+			c.sendState(b, n, false)
+		}
+	}
+}
+
+// heardGrant takes in a coordinator's permission to read a run.
+func (c *Core) heardGrant(b *blob, from chunkindex.NodeID, m Message) {
+	if !b.layoutSet() || m.N <= 0 || m.Chunk+m.N > b.n || b.ask.to != from {
+		c.count(CountIgnored, 1)
+		if b.layoutSet() && m.N > 0 && m.Chunk+m.N <= b.n {
+			c.giveBack(b, run{m.Chunk, m.Chunk + m.N, from}, 0)
+		}
+		return
+	}
+	b.grants = append(b.grants, run{m.Chunk, m.Chunk + m.N, from})
+}

@@ -1,0 +1,178 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/peercache/peercache/chunkindex"
+)
+
+// peer is what this node knows of another, whatever the blob.
+type peer struct {
+	id chunkindex.NodeID
+	up bool
+	// heard is when anything last came from it, pinged when it was asked for a
+	// sign of life that has not come, 0 if none is due.
+	heard, pinged Time
+	// silent: it did not answer a ping. Cleared by anything that it sends.
+	silent bool
+	// banned until then.
+	banned    Time
+	transfers int
+}
+
+func (c *Core) peer(id chunkindex.NodeID) *peer {
+	p := c.peers[id]
+	if p == nil {
+		p = &peer{id: id}
+		c.peers[id] = p
+	}
+	return p
+}
+
+func comparePeer(p *peer, id chunkindex.NodeID) int { return p.id.Compare(id) }
+
+func (c *Core) peerUp(id chunkindex.NodeID) {
+	if id == c.cfg.Self {
+		return
+	}
+	p := c.peer(id)
+	p.heard, p.pinged, p.silent = c.now, 0, false
+	if !p.up {
+		p.up = true
+		i, _ := slices.BinarySearchFunc(c.up, id, comparePeer)
+		c.up = slices.Insert(c.up, i, p)
+	}
+	for _, b := range slices.Clone(c.order) {
+		// A node that came back forgot what it was told.
+		c.dropNeighbour(b, id)
+		b.ranked = nil
+		if b.wanting() || b.coord != nil {
+			c.introduce(b, id)
+		}
+		c.advance(b)
+	}
+}
+
+func (c *Core) peerDown(id chunkindex.NodeID) {
+	p := c.peers[id]
+	if p == nil {
+		return
+	}
+	p.up, p.pinged = false, 0
+	if i, ok := slices.BinarySearchFunc(c.up, id, comparePeer); ok {
+		c.up = slices.Delete(c.up, i, i+1)
+	}
+	for _, b := range slices.Clone(c.order) {
+		c.dropNeighbour(b, id)
+		b.ranked = nil
+		c.advance(b)
+	}
+}
+
+// alive reports whether something may be expected of the peer.
+func (c *Core) alive(id chunkindex.NodeID) bool {
+	if id == c.cfg.Self {
+		return true
+	}
+	p := c.peers[id]
+	return p != nil && p.up && !p.silent && p.banned <= c.now
+}
+
+// watch is called while b waits for something from id since then. It pings a
+// silent peer, and reports false once it must be passed over.
+func (c *Core) watch(b *blob, id chunkindex.NodeID, since Time) bool {
+	if id == c.cfg.Self {
+		return true
+	}
+	if !c.alive(id) {
+		return false
+	}
+	p := c.peers[id]
+	if p.pinged == 0 {
+		if c.reached(b, max(p.heard, since).Add(c.cfg.AskTimeout)) {
+			p.pinged = c.now
+			c.send(id, Message{Kind: MsgPing, Blob: b.id, Size: -1})
+			b.wake(c.now.Add(c.cfg.AskTimeout))
+		}
+		return true
+	}
+	if c.reached(b, p.pinged.Add(c.cfg.AskTimeout)) {
+		p.silent = true
+		return false
+	}
+	return true
+}
+
+func (c *Core) send(to chunkindex.NodeID, m Message) {
+	c.emit(Effect{Kind: EfSend, Peer: to, Blob: m.Blob, Msg: m})
+}
+
+// ban stops all dealings with a peer that was proven to lie.
+func (c *Core) ban(id chunkindex.NodeID) {
+	if id == c.cfg.Self || id.IsZero() {
+		return
+	}
+	p := c.peer(id)
+	if p.banned > c.now {
+		return
+	}
+	p.banned = c.now.Add(c.cfg.Ban)
+	c.count(CountBan, 1)
+	c.emit(Effect{Kind: EfBan, Peer: id, At: p.banned, Reason: ReasonLied})
+	for _, b := range c.order {
+		c.dropNeighbour(b, id)
+		b.ranked = nil
+	}
+}
+
+// rank orders nodes for a blob by rendezvous hashing (Thaler and Ravishankar,
+// "A name-based mapping scheme for rendezvous", 1996): each node that knows the
+// same candidates computes the same order, and a node that comes or goes moves
+// no other pair.
+func rank(d digest.Digest, nodes []chunkindex.NodeID) []chunkindex.NodeID {
+	type scored struct {
+		id    chunkindex.NodeID
+		score [sha256.Size]byte
+	}
+	s := make([]scored, len(nodes))
+	buf := append([]byte(d), 0)
+	for i, id := range nodes {
+		s[i] = scored{id, sha256.Sum256(append(buf[:len(d)+1:len(d)+1], id[:]...))}
+	}
+	slices.SortFunc(s, func(a, b scored) int {
+		return chunkindex.NodeID(b.score).Compare(chunkindex.NodeID(a.score))
+	})
+	ranked := make([]chunkindex.NodeID, len(s))
+	for i := range s {
+		ranked[i] = s[i].id
+	}
+	return ranked
+}
+
+// committeeSize is how many of the ranked nodes may coordinate.
+const committeeSize = 16
+
+// committee returns the nodes that may coordinate b, best first, this node among
+// them where it belongs. Nodes that are known to be gone are left out.
+func (c *Core) committee(b *blob) []chunkindex.NodeID {
+	if b.ranked != nil {
+		return b.ranked
+	}
+	nodes := append([]chunkindex.NodeID{c.cfg.Self}, b.closest...)
+	if len(b.closest) == 0 {
+		for _, p := range c.up {
+			nodes = append(nodes, p.id)
+		}
+	}
+	slices.SortFunc(nodes, chunkindex.NodeID.Compare)
+	nodes = slices.Compact(nodes)
+	nodes = slices.DeleteFunc(nodes, func(id chunkindex.NodeID) bool {
+		return id != c.cfg.Self && (c.peers[id] == nil || !c.peers[id].up)
+	})
+	nodes = rank(b.id, nodes)
+	b.ranked = nodes[:min(len(nodes), committeeSize)]
+	return b.ranked
+}

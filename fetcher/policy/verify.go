@@ -1,0 +1,387 @@
+package policy
+
+import (
+	"slices"
+
+	"github.com/peercache/peercache/chunkindex"
+)
+
+// vouch is what a holder says that a chunk hashes to.
+type vouch struct {
+	by  chunkindex.NodeID
+	sum chunkindex.Sum
+}
+
+// suspect is a chunk of a blob that turned out wrong as a whole.
+type suspect struct {
+	chunk        int
+	sum          chunkindex.Sum
+	from, signer chunkindex.NodeID
+}
+
+// enough is the level at which a chunk may be released to a client.
+func (c *Core) enough() chunkindex.Level {
+	if c.cfg.Verify == VerifyMember {
+		return chunkindex.Attested
+	}
+	return chunkindex.Agreed
+}
+
+// arrivedFromPeer judges a chunk that a peer sent.
+//
+// A claim that says something else means that the sender or the signer is
+// wrong; which of them is known only when the blob is proven, so that the sender
+// is avoided for now and not banned.
+func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
+	i := t.chunk
+	discard := func() {
+		c.emit(Effect{Kind: EfDiscard, ID: t.id, Blob: b.id, Chunk: i})
+		c.count(CountWaste, ev.N)
+	}
+	if b.have.Has(i) || b.busy[i]&byStore != 0 {
+		discard()
+		return
+	}
+	if b.small {
+		b.busy[i] |= byStore
+		b.from[i] = t.from
+		c.emit(Effect{Kind: EfStore, ID: t.id, Blob: b.id, Chunk: i, Small: true, Level: chunkindex.Proven, Size: b.size})
+		return
+	}
+	level := chunkindex.Received
+	var matching *chunkindex.Claim
+	contradicted := false
+	for k := range ev.Claims {
+		switch claim := &ev.Claims[k]; {
+		case c.peers[claim.Signer] != nil && c.peers[claim.Signer].banned > c.now:
+		case claim.Sum == ev.Sum:
+			matching = claim
+		default:
+			contradicted = true
+		}
+	}
+	if contradicted {
+		c.count(CountConflict, 1)
+		if matching == nil {
+			discard()
+			c.avoid(b, t.from, 2)
+			return
+		}
+		// Two signers differ: neither is believed before the proof.
+		matching = nil
+	}
+	if matching != nil {
+		level = chunkindex.Attested
+		b.signer[i] = matching.Signer
+	} else {
+		b.signer[i] = chunkindex.NodeID{}
+	}
+	if v, ok := b.vouched[i]; ok && v.by != t.from {
+		switch {
+		case v.sum != ev.Sum:
+			c.count(CountConflict, 1)
+			level = chunkindex.Received
+		case !contradicted:
+			level = chunkindex.Agreed
+		}
+	}
+	c.store(b, t.id, i, ev.Sum, t.from, level, matching)
+}
+
+func (c *Core) store(b *blob, id ID, i int, sum chunkindex.Sum, from chunkindex.NodeID, level chunkindex.Level, claim *chunkindex.Claim) {
+	b.busy[i] |= byStore
+	b.sum[i], b.from[i], b.level[i] = sum, from, level
+	c.emit(Effect{Kind: EfStore, ID: id, Blob: b.id, Chunk: i, Level: level, Claim: claim, Size: b.size})
+}
+
+// arrivedFromOrigin takes in a chunk that this node read from the origin, and
+// compares it with what peers sent before.
+func (c *Core) arrivedFromOrigin(b *blob, id ID, i int, sum chunkindex.Sum) {
+	b.busy[i] &^= byOrigin
+	switch {
+	case b.small && !b.have.Has(i) && b.busy[i]&byStore == 0:
+		b.busy[i] |= byStore
+		c.emit(Effect{Kind: EfStore, ID: id, Blob: b.id, Chunk: i, Small: true, Level: chunkindex.Proven, Size: b.size})
+	case b.busy[i]&byStore != 0:
+		c.emit(Effect{Kind: EfDiscard, ID: id, Blob: b.id, Chunk: i})
+		if !b.small {
+			b.late[i] = sum
+		}
+	case b.have.Has(i) && b.sum[i] == sum:
+		c.emit(Effect{Kind: EfDiscard, ID: id, Blob: b.id, Chunk: i})
+		c.raise(b, i, chunkindex.Fetched)
+	case b.have.Has(i):
+		c.suspectChunk(b, i)
+		c.drop(b, i)
+		c.store(b, id, i, sum, chunkindex.NodeID{}, chunkindex.Fetched, nil)
+	default:
+		c.store(b, id, i, sum, chunkindex.NodeID{}, chunkindex.Fetched, nil)
+	}
+}
+
+// stored takes in that a chunk is, or is not, in the store.
+func (c *Core) stored(b *blob, i int, ok bool) {
+	if b.closed || i < 0 || i >= b.n || b.busy[i]&byStore == 0 {
+		return
+	}
+	b.busy[i] &^= byStore
+	if !ok {
+		c.bypass(b)
+		return
+	}
+	b.have.Set(i)
+	if b.small {
+		c.provenWhole(b)
+		return
+	}
+	if sum, ok := b.late[i]; ok {
+		delete(b.late, i)
+		if sum != b.sum[i] {
+			c.suspectChunk(b, i)
+			c.drop(b, i)
+			c.advance(b)
+			return
+		}
+		c.raise(b, i, chunkindex.Fetched)
+	}
+	if b.level[i].Shareable() && b.share.Set(i) {
+		c.sendHave(b, i, i+1)
+	}
+	c.advance(b)
+}
+
+// raise notes that more is known of a stored chunk than before.
+func (c *Core) raise(b *blob, i int, level chunkindex.Level) {
+	if level <= b.level[i] {
+		return
+	}
+	b.level[i] = level
+	c.emit(Effect{Kind: EfRaise, Blob: b.id, Chunk: i, Level: level})
+	if b.have.Has(i) && level.Shareable() && b.share.Set(i) {
+		c.sendHave(b, i, i+1)
+	}
+}
+
+func (c *Core) drop(b *blob, i int) {
+	b.have.Clear(i)
+	b.share.Clear(i)
+	b.level[i] = chunkindex.Absent
+	c.emit(Effect{Kind: EfDrop, Blob: b.id, Chunk: i})
+}
+
+// prove has the whole blob hashed once every chunk is there.
+func (c *Core) prove(b *blob) {
+	if b.proving || b.small || !b.have.Full() {
+		return
+	}
+	b.proving = true
+	c.emit(Effect{Kind: EfProve, Blob: b.id})
+}
+
+func (c *Core) provenWhole(b *blob) {
+	b.proving, b.proven = false, true
+	c.held[b.id] = holding{b.size, b.small, true}
+	for _, t := range c.sortedTransfers(b) {
+		c.cancelTransfer(t)
+	}
+	for _, r := range c.sortedReads(b) {
+		c.cancelRead(r)
+	}
+	for _, r := range b.grants {
+		c.giveBack(b, r, 0)
+	}
+	b.grants = nil
+	c.judge(b)
+	for i := b.share.NextClear(0); i >= 0; {
+		end := b.share.Next(i)
+		if end < 0 {
+			end = b.n
+		}
+		c.sendHave(b, i, end)
+		i = b.share.NextClear(end)
+	}
+	for i := range b.n {
+		b.have.Set(i)
+		b.share.Set(i)
+		b.level[i] = chunkindex.Proven
+	}
+	c.provide(b)
+	for _, n := range b.neighbours {
+		c.send(n.id, Message{Kind: MsgLeave, Blob: b.id, Size: b.size, Small: b.small})
+	}
+	b.coord = nil
+	c.advance(b)
+}
+
+// suspectChunk remembers who is behind a chunk that may be wrong.
+func (c *Core) suspectChunk(b *blob, i int) {
+	if !b.from[i].IsZero() {
+		b.suspects = append(b.suspects, suspect{i, b.sum[i], b.from[i], b.signer[i]})
+	}
+}
+
+// judge compares the suspects with the proven blob. Whoever signed a wrong sum
+// lied; the sender of a wrong chunk that nobody signed did.
+func (c *Core) judge(b *blob) {
+	for _, s := range b.suspects {
+		if s.sum == b.sum[s.chunk] {
+			continue
+		}
+		if !s.signer.IsZero() {
+			c.ban(s.signer)
+		} else {
+			c.ban(s.from)
+		}
+	}
+	b.suspects = nil
+}
+
+// refuted handles a blob that does not hash to its digest: every chunk that the
+// origin did not vouch for is dropped and fetched again, from the origin where
+// it can be reached, else from others than before. Readers that were given
+// bytes which may be wrong are cut off.
+func (c *Core) refuted(b *blob) {
+	b.proving = false
+	b.epoch++
+	c.count(CountRefuted, 1)
+	limit := c.enough()
+	if c.cfg.Verify == VerifyMember || b.epoch > 1 {
+		limit = chunkindex.Fetched
+	}
+	if !slices.ContainsFunc(b.level, func(l chunkindex.Level) bool { return l < limit }) {
+		limit = chunkindex.Proven
+	}
+	for i := range b.n {
+		if b.level[i] >= limit {
+			continue
+		}
+		c.suspectChunk(b, i)
+		if id := b.from[i]; !id.IsZero() && b.epoch > 0 {
+			if n := b.neighbour(id); n != nil && c.reached(b, n.avoid) {
+				c.avoid(b, id, 2)
+			}
+		}
+		delete(b.vouched, i)
+		c.drop(b, i)
+	}
+	// Only the whole can tell now what is right.
+	b.whole = b.whole || len(b.readers) > 0
+	b.ask.bits = chunkindex.Bitfield{}
+	for _, n := range b.neighbours {
+		n.sumsAsked = chunkindex.NewBitfield(b.n)
+		c.sendState(b, n, false)
+	}
+	for _, r := range slices.Clone(b.readers) {
+		first := 0
+		if r.off < b.size {
+			first = b.layout.At(r.off)
+		}
+		if next := b.have.NextClear(first); next >= 0 && r.sent > r.off && int64(next)*b.layout.ChunkLength() < r.sent {
+			c.failReader(r, 503, ReasonCorrupt)
+		} else if b.epoch > maxEpochs {
+			c.failReader(r, 502, ReasonCorrupt)
+		}
+	}
+	if b.epoch > maxEpochs {
+		b.whole = false
+	} else {
+		// The origin, at once and without asking: those who would be asked
+		// hold what was just found wanting.
+		c.refetch(b)
+	}
+	c.advance(b)
+}
+
+// maxEpochs bounds how often one blob is fetched again.
+const maxEpochs = 3
+
+func (c *Core) refetch(b *blob) {
+	for i := b.have.NextClear(0); i >= 0; {
+		end := b.stripeEnd(i)
+		if c.usableSource(b) == nil || !c.roomForRead(b, c.cfg.StripesInFlight) {
+			return
+		}
+		c.startRead(b, run{first: i, end: end})
+		i = b.have.NextClear(end)
+	}
+}
+
+// vouch asks, where verification is strict and a reader waits, what other
+// holders say that chunks hash to: two that agree are enough to release one.
+func (c *Core) vouch(b *blob) {
+	if c.cfg.Verify != VerifyStrict || b.small || len(b.readers) == 0 {
+		return
+	}
+	for _, r := range b.readers {
+		first, waiting := b.head(r)
+		if !waiting {
+			continue
+		}
+		for _, n := range b.neighbours {
+			if n.sumsOut || !c.alive(n.id) {
+				continue
+			}
+			i := n.bits.Next(first)
+			for i >= 0 && i < first+MaxSums && (n.sumsAsked.Has(i) || b.level[i] >= chunkindex.Agreed || b.have.Has(i) && b.from[i] == n.id) {
+				i = n.bits.Next(i + 1)
+			}
+			if i < 0 || i >= first+MaxSums {
+				continue
+			}
+			end := i
+			for end < b.n && end < i+MaxSums && n.bits.Has(end) {
+				n.sumsAsked.Set(end)
+				end++
+			}
+			n.sumsOut = true
+			c.send(n.id, Message{Kind: MsgAskSums, Blob: b.id, Size: b.size, Chunk: i, N: end - i})
+		}
+	}
+}
+
+func (c *Core) heardAskSums(from chunkindex.NodeID, m Message) {
+	answer := Message{Kind: MsgSums, Blob: m.Blob, Size: m.Size, Chunk: m.Chunk}
+	b := c.blobs[m.Blob]
+	switch {
+	case m.N <= 0 || m.N > MaxSums || m.Size < 0:
+		c.count(CountIgnored, 1)
+		return
+	case b != nil && b.isOpen && !b.proven:
+		if m.Size == b.size {
+			for i := m.Chunk; i < m.Chunk+m.N && b.share.Has(i); i++ {
+				answer.Sums = append(answer.Sums, b.sum[i])
+			}
+		}
+	default:
+		if h := c.held[m.Blob]; h.complete && h.size == m.Size && m.Chunk+m.N <= chunksOf(h.size, h.small) {
+			c.emit(Effect{Kind: EfSums, Peer: from, Blob: m.Blob, Size: m.Size, Chunk: m.Chunk, N: int64(m.N)})
+			return
+		}
+	}
+	answer.N = len(answer.Sums)
+	c.send(from, answer)
+}
+
+func (c *Core) heardSums(b *blob, n *neighbour, m Message) {
+	if n == nil || !b.layoutSet() || m.Size != b.size || !n.sumsOut || m.Chunk+len(m.Sums) > b.n {
+		c.count(CountIgnored, 1)
+		return
+	}
+	n.sumsOut = false
+	for k, sum := range m.Sums {
+		i := m.Chunk + k
+		if !b.have.Has(i) {
+			if _, ok := b.vouched[i]; !ok {
+				b.vouched[i] = vouch{n.id, sum}
+			}
+			continue
+		}
+		switch {
+		case b.from[i] == n.id:
+		case b.sum[i] == sum:
+			c.raise(b, i, chunkindex.Agreed)
+		default:
+			c.count(CountConflict, 1)
+		}
+	}
+}
