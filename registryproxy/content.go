@@ -183,17 +183,19 @@ func either(a, b string) string {
 	return b
 }
 
-// setAge tells the client how old an answer is. Age and Warning are RFC 9111's
-// (sections 5.1 and 5.5; the latter is obsolete but for people who look at
-// headers); Peercache-Stale has the age in whole seconds, at least 1.
+// setAge tells the client how old an answer is: Age is RFC 9111's, section 5.1;
+// Peercache-Stale has the age of a stale answer in whole seconds, at least 1;
+// Warning is for the user's eyes, in the form of the distribution
+// specification, section "Warnings".
 func (p *Proxy) setAge(w *response, answer Answer) {
 	seconds := max(int64(answer.Age/time.Second), 0)
 	if seconds > 0 {
 		w.Header().Set("Age", strconv.FormatInt(seconds, 10))
 	}
 	if answer.Stale {
-		w.Header().Set("Peercache-Stale", strconv.FormatInt(max(seconds, 1), 10))
-		w.Header().Set("Warning", `110 peercache "Response is Stale"`)
+		seconds = max(seconds, 1)
+		w.Header().Set("Peercache-Stale", strconv.FormatInt(seconds, 10))
+		w.Header().Set("Warning", fmt.Sprintf(`299 - "stale: Peercache cannot reach the origin, whose answer this was %d s ago"`, seconds))
 		p.metrics.stale.Inc()
 	}
 }

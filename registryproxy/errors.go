@@ -75,13 +75,13 @@ var errStalled = errors.New("no byte within the stall timeout")
 
 // failure is a response that is an error.
 type failure struct {
-	status   int
-	code     string
-	message  string
-	retry    time.Duration // Retry-After, if above 0
-	size     int64         // Content-Range: bytes */size, if not below 0
-	allow    bool          // Allow: GET, HEAD
-	internal bool          // an error of ours that the client is not told
+	status  int
+	code    string
+	message string
+	retry   time.Duration // Retry-After, if above 0
+	size    int64         // Content-Range: bytes */size, if not below 0
+	allow   bool          // Allow: GET, HEAD
+	quiet   bool          // no warning in the log: there may be thousands a second
 }
 
 // Error makes a failure an error, so that handlers can return it.
@@ -122,9 +122,7 @@ func failureOf(err error, ep endpoint) *failure {
 	case errors.Is(err, errStalled), errors.Is(err, context.DeadlineExceeded):
 		return refuse(http.StatusGatewayTimeout, codeUnavailable, "no source delivered in time")
 	default:
-		f := refuse(http.StatusInternalServerError, codeUnknown, "internal error")
-		f.internal = true
-		return f
+		return refuse(http.StatusInternalServerError, codeUnknown, "internal error")
 	}
 
 	f := refuse(status.HTTPStatus(), "", "%s", presentable(status))

@@ -139,7 +139,7 @@ func (p *Proxy) serve(ctx context.Context, w *response, r *http.Request) (route,
 		defer func() { <-p.slots }()
 	default:
 		f := refuse(http.StatusServiceUnavailable, codeTooManyRequests, "too many requests at once on this node")
-		f.retry = time.Second
+		f.retry, f.quiet = time.Second, true
 		return rt, f
 	}
 	switch {
@@ -179,7 +179,8 @@ func (p *Proxy) conclude(ctx context.Context, w *response, r *http.Request, rt r
 	if err == nil {
 		return outcome{status: w.status}
 	}
-	if context.Cause(ctx) == errStalled {
+	stalled := context.Cause(ctx) == errStalled
+	if stalled {
 		err = fmt.Errorf("%w: %w", errStalled, err)
 	}
 	// The client's own context: ctx may have been ended by the watch.
@@ -193,7 +194,10 @@ func (p *Proxy) conclude(ctx context.Context, w *response, r *http.Request, rt r
 		return outcome{status: statusClientGone, abort: true, err: err}
 	}
 	var f *failure
-	if !errors.As(err, &f) {
+	switch {
+	case stalled: // whatever the Backend makes of the end of its context
+		f = failureOf(errStalled, rt.endpoint)
+	case !errors.As(err, &f):
 		f = failureOf(err, rt.endpoint)
 	}
 	closing := w.Header().Get("Connection")
@@ -202,7 +206,7 @@ func (p *Proxy) conclude(ctx context.Context, w *response, r *http.Request, rt r
 		w.Header().Set("Connection", closing)
 	}
 	f.write(w, r)
-	return outcome{status: f.status, byUs: f.status >= 500, err: err}
+	return outcome{status: f.status, byUs: f.status >= 500 && !f.quiet, err: err}
 }
 
 // observe counts and logs a request.
