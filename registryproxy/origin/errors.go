@@ -16,6 +16,7 @@ import (
 const (
 	CodeBlobUnknown     = "BLOB_UNKNOWN"
 	CodeDenied          = "DENIED"
+	CodeDigestInvalid   = "DIGEST_INVALID"
 	CodeManifestInvalid = "MANIFEST_INVALID"
 	CodeManifestUnknown = "MANIFEST_UNKNOWN"
 	CodeNameInvalid     = "NAME_INVALID"
@@ -48,8 +49,8 @@ type Error struct {
 
 	// unreachable: nothing was learned about the content asked for.
 	unreachable bool
-	// local: the cause is on this side, not at the origin.
-	local bool
+	// final: asking again will not help.
+	final bool
 	err   error
 }
 
