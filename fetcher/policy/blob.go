@@ -253,7 +253,7 @@ func (c *Core) closeIdle(b *blob) {
 		c.close(b)
 		return
 	}
-	if b.coord != nil && len(b.coord.askers) > 0 {
+	if b.coord != nil && slices.ContainsFunc(b.coord.askers, func(a *asker) bool { return a.id != c.cfg.Self }) {
 		b.idleSince = c.now
 		return
 	}

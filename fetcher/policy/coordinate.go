@@ -47,7 +47,7 @@ func (c *Core) heardAsk(from chunkindex.NodeID, m Message) {
 		c.advance(b)
 		return
 	}
-	c.introduceAll(b)
+	c.lookup(b)
 	// Nobody's word but the better-ranked member's own redirects: the one named
 	// here is alive as far as this node can tell.
 	for _, id := range c.committee(b) {
@@ -69,12 +69,7 @@ func (c *Core) heardAsk(from chunkindex.NodeID, m Message) {
 func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, epoch int) {
 	if b.coord == nil {
 		b.coord = &coordinator{}
-		// From now on what the neighbours get is of interest.
-		for _, n := range b.neighbours {
-			if n.introduced {
-				c.sendState(b, n, false)
-			}
-		}
+		c.survey(b)
 	}
 	for _, a := range b.coord.askers {
 		if a.id == id {
@@ -84,6 +79,21 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 		}
 	}
 	b.coord.askers = append(b.coord.askers, &asker{id: id, want: want, epoch: epoch})
+}
+
+// survey asks the neighbours anew what they hold and what they are reading: what
+// they said before may be older than the grants of a coordinator that is gone.
+func (c *Core) survey(b *blob) {
+	if b.introducedAt == 0 {
+		c.introduceAll(b)
+		return
+	}
+	c.lookup(b)
+	b.introducedAt = max(c.now, 1)
+	for _, n := range b.neighbours {
+		n.introduced, n.replied = true, false
+		c.sendState(b, n, true)
+	}
 }
 
 // tellPeers tells an asker who else holds or wants the blob.
@@ -157,6 +167,9 @@ func (c *Core) coordinate(b *blob) {
 		} else if !c.watch(b, g.to, g.at) {
 			c.dropAsker(b, g.to)
 		}
+	}
+	if !b.wanting() {
+		c.dropAsker(b, c.cfg.Self)
 	}
 	if len(b.coord.askers) == 0 {
 		b.coord = nil

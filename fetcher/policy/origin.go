@@ -56,7 +56,9 @@ func (c *Core) fetchOrigin(b *blob) {
 	if !any || c.usableSource(b) == nil {
 		return
 	}
-	if len(c.up) == 0 {
+	if len(c.up) == 0 || b.epoch > 0 {
+		// Nobody to ask; or those who would be asked hold what was found
+		// wanting.
 		c.readAlone(b, need)
 		return
 	}

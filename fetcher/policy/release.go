@@ -153,7 +153,7 @@ func (c *Core) deliver(b *blob, r *reader) {
 	}
 	upto := r.sent
 	for i := b.layout.At(upto); i < b.n-1; i++ {
-		if !b.have.Has(i) || b.level[i] < c.enough() {
+		if !b.have.Has(i) || b.level[i] < c.enough(b) {
 			break
 		}
 		off, n := b.layout.Chunk(i)
@@ -170,7 +170,7 @@ func (c *Core) deliver(b *blob, r *reader) {
 	if i == b.n-1 {
 		b.whole = true
 	}
-	if !b.have.Has(i) || c.cfg.Verify != VerifyStrict || b.level[i] >= c.enough() {
+	if !b.have.Has(i) || c.cfg.Verify != VerifyStrict || b.level[i] >= c.enough(b) {
 		return
 	}
 	if r.held == 0 {

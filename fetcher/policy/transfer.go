@@ -16,9 +16,10 @@ type transfer struct {
 	dead   bool
 }
 
-// usable reports whether chunks may be asked of a neighbour now.
+// usable reports whether chunks may be asked of a neighbour now. One that had a
+// part in a refuted blob is not asked for it again while the origin answers.
 func (c *Core) usable(b *blob, n *neighbour) bool {
-	return c.alive(n.id) && c.reached(b, n.avoid)
+	return c.alive(n.id) && c.reached(b, n.avoid) && !(b.suspected(n.id) && c.usableSource(b) != nil)
 }
 
 // servable reports whether some neighbour can serve chunk i now.

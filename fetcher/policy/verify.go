@@ -19,9 +19,10 @@ type suspect struct {
 	from, signer chunkindex.NodeID
 }
 
-// enough is the level at which a chunk may be released to a client.
-func (c *Core) enough() chunkindex.Level {
-	if c.cfg.Verify == VerifyMember {
+// enough is the level at which a chunk may be released to a client. Once a blob
+// was refuted, somebody whose word counted was wrong about it.
+func (c *Core) enough(b *blob) chunkindex.Level {
+	if c.cfg.Verify == VerifyMember && b.epoch == 0 {
 		return chunkindex.Attested
 	}
 	return chunkindex.Agreed
@@ -220,6 +221,11 @@ func (c *Core) suspectChunk(b *blob, i int) {
 	}
 }
 
+// suspected reports whether a peer sent or signed a chunk of a refuted blob.
+func (b *blob) suspected(id chunkindex.NodeID) bool {
+	return slices.ContainsFunc(b.suspects, func(s suspect) bool { return s.from == id || s.signer == id })
+}
+
 // judge compares the suspects with the proven blob. Whoever signed a wrong sum
 // lied; the sender of a wrong chunk that nobody signed did.
 func (c *Core) judge(b *blob) {
@@ -244,7 +250,7 @@ func (c *Core) refuted(b *blob) {
 	b.proving = false
 	b.epoch++
 	c.count(CountRefuted, 1)
-	limit := c.enough()
+	limit := chunkindex.Agreed
 	if c.cfg.Verify == VerifyMember || b.epoch > 1 {
 		limit = chunkindex.Fetched
 	}
@@ -256,11 +262,6 @@ func (c *Core) refuted(b *blob) {
 			continue
 		}
 		c.suspectChunk(b, i)
-		if id := b.from[i]; !id.IsZero() && b.epoch > 0 {
-			if n := b.neighbour(id); n != nil && c.reached(b, n.avoid) {
-				c.avoid(b, id, 2)
-			}
-		}
 		delete(b.vouched, i)
 		c.drop(b, i)
 	}
