@@ -208,6 +208,11 @@ func (h *Host) handleControl(stream network.Stream) {
 	h.mu.Unlock()
 	if current != nil {
 		current.end(errSuperseded)
+		if old := current.stream.Conn(); old != stream.Conn() && current.silence() > h.opts.PeerTimeout/2 {
+			// The peer has given up a connection that is dead, and has made
+			// another one. Streams must not be opened on the dead one.
+			old.Close()
+		}
 	}
 	l.slot <- struct{}{} // sessions end as soon as they are told
 	h.mu.Lock()

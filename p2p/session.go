@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -44,6 +45,8 @@ type session struct {
 	reason error
 	ended  chan struct{}
 
+	last atomic.Int64 // when bytes of this stream arrived, since the host was made
+
 	up bool // guarded by Host.mu
 }
 
@@ -64,6 +67,15 @@ func (s *session) end(reason error) {
 	s.stream.Reset()
 }
 
+func (s *session) heard() {
+	s.link.heard()
+	s.last.Store(s.link.last.Load())
+}
+
+func (s *session) silence() time.Duration {
+	return time.Since(s.link.epoch) - time.Duration(s.last.Load())
+}
+
 // runSession owns a control stream: hello, PeerUp, frames, PeerDown. The caller
 // holds the link's slot, which makes these sequences strictly ordered for each
 // peer. It returns why the session ended, and whether the peer was up.
@@ -73,6 +85,7 @@ func (h *Host) runSession(ctx context.Context, l *link, stream network.Stream) (
 	stop := context.AfterFunc(ctx, func() { s.end(errStopping) })
 	defer stop()
 
+	s.heard()
 	h.mu.Lock()
 	l.session = s // from now on a newer stream can supersede it
 	h.mu.Unlock()
@@ -217,7 +230,7 @@ func (r *liveReader) Read(p []byte) (int, error) {
 		r.s.stream.SetReadDeadline(time.Now().Add(r.timeout))
 		n, err := r.s.stream.Read(p)
 		if n > 0 {
-			r.s.link.heard()
+			r.s.heard()
 			return n, nil
 		}
 		if !isTimeout(err) {
