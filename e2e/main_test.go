@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"flag"
-	"fmt"
 	"os"
 	"testing"
 )
@@ -14,12 +13,11 @@ func TestMain(m *testing.M) {
 	if f := flag.Lookup("test.list"); f != nil && f.Value.String() != "" {
 		os.Exit(m.Run())
 	}
-	if os.Getenv(insideEnv) == "" {
+	switch os.Getenv(stageEnv) {
+	case "":
 		os.Exit(runInSandbox())
-	}
-	if err := furnishSandbox(); err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		os.Exit(1)
+	case stageInit:
+		os.Exit(initSandbox())
 	}
 	os.Exit(m.Run())
 }

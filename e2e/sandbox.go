@@ -14,13 +14,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// insideEnv marks the process that runs the tests, as opposed to the one that
-// `go test` started, which only waits for it.
-const insideEnv = "PEERCACHE_E2E_INSIDE"
+// Three processes of this program run: the one that `go test` started makes the
+// namespaces and waits; the first process in them furnishes them and reaps
+// orphans; its child runs the tests. stageEnv tells them apart, insideEnv is
+// their directory.
+const (
+	stageEnv  = "PEERCACHE_E2E_STAGE"
+	insideEnv = "PEERCACHE_E2E_INSIDE"
 
-// hostsFile and resolvFile stand for /etc/hosts and /etc/resolv.conf in the
-// sandbox. Tests may rewrite them in place.
-var hostsFile, resolvFile string
+	stageInit  = "init"
+	stageTests = "tests"
+)
+
+// sandboxFiles returns the files that stand for /etc/hosts and /etc/resolv.conf
+// in the sandbox. Tests may rewrite them in place.
+func sandboxFiles() (hosts, resolv string) {
+	dir := os.Getenv(insideEnv)
+	return filepath.Join(dir, "hosts"), filepath.Join(dir, "resolv.conf")
+}
 
 // runInSandbox runs this program again as the first process of its own
 // network, mount, process, host name and IPC namespaces and returns its exit
@@ -43,7 +54,7 @@ func runInSandbox() int {
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	// Go's testing takes its temporary directories from TMPDIR: whatever a
 	// killed test leaves behind goes with dir.
-	cmd.Env = append(os.Environ(), insideEnv+"="+dir, "TMPDIR="+dir)
+	cmd.Env = append(os.Environ(), stageEnv+"="+stageInit, insideEnv+"="+dir, "TMPDIR="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC,
 		Pdeathsig:  syscall.SIGKILL,
@@ -66,15 +77,59 @@ func runInSandbox() int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(os.Stderr, "e2e: the sandbox ended:", err)
 	return max(cmd.ProcessState.ExitCode(), 1)
+}
+
+// initSandbox is the first process of the new namespaces. It inherits the
+// orphans of all others and must reap them: Podman waits for its monitor, a
+// grandchild, to be gone for good. The tests' process can't do that itself
+// without taking exit codes away from os/exec.
+func initSandbox() int {
+	if err := furnishSandbox(); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	// Not appended to the environment: of two values the first would count.
+	if err := os.Setenv(stageEnv, stageTests); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	tests, err := syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
+		Env:   os.Environ(),
+		Files: []uintptr{0, 1, 2},
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e: starting the tests:", err)
+		return 1
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
+	go func() {
+		for s := range signals {
+			syscall.Kill(tests, s.(syscall.Signal))
+		}
+	}()
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, 0, nil)
+		switch {
+		case err == syscall.EINTR:
+		case err != nil:
+			fmt.Fprintln(os.Stderr, "e2e: waiting:", err)
+			return 1
+		case pid == tests && status.Exited():
+			return status.ExitStatus()
+		case pid == tests:
+			fmt.Fprintln(os.Stderr, "e2e: the tests ended:", status.Signal())
+			return 1
+		}
+	}
 }
 
 // furnishSandbox makes the new namespaces habitable: loopback is up, /proc shows
 // this namespace's processes, and no name resolves but those that a test puts
-// in [hostsFile].
+// in [sandboxFiles].
 func furnishSandbox() error {
-	dir := os.Getenv(insideEnv)
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("making mounts private: %w", err)
 	}
@@ -86,7 +141,7 @@ func furnishSandbox() error {
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
 		return fmt.Errorf("mounting /run: %w", err)
 	}
-	hostsFile, resolvFile = filepath.Join(dir, "hosts"), filepath.Join(dir, "resolv.conf")
+	hostsFile, resolvFile := sandboxFiles()
 	for _, f := range []struct{ path, over, content string }{
 		{hostsFile, "/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"},
 		{resolvFile, "/etc/resolv.conf", "nameserver 127.0.0.1\n"},
