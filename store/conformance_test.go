@@ -4,18 +4,10 @@ import (
 	"testing"
 
 	dstest "github.com/ipfs/go-datastore/test"
-	"go.uber.org/goleak"
 
 	"github.com/peercache/peercache/store"
 	"github.com/peercache/peercache/store/storetest"
 )
-
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
-		// badger and its metrics library start these once and never stop them.
-		goleak.IgnoreAnyFunction("github.com/golang/glog.(*fileSink).flushDaemon"),
-	)
-}
 
 func open(t *testing.T, dir string) storetest.Store {
 	s, err := store.Open(dir, nil)

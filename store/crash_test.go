@@ -5,6 +5,7 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -172,7 +173,28 @@ func TestTornTables(t *testing.T) {
 			}
 			dir := t.TempDir()
 			j.clone(t, dir, k, func(int) bool { return true }, j.index[k].with(name, func(f snapped) snapped { f.data[at] ^= 0xff; return f }))
+			if strings.HasSuffix(name, ".sst") {
+				wantSuspicion(t, dir, fmt.Sprintf("byte %d of %s", at, name))
+			}
 			verify(t, dir, fmt.Sprintf("byte %d of %s", at, name), p.at(k))
+		}
+	}
+}
+
+// wantSuspicion fails unless the store takes none of its blobs for proven.
+func wantSuspicion(t *testing.T, dir, lost string) {
+	t.Helper()
+	s, err := Open(dir, &Options{disk: newJournal(dir)})
+	if err != nil {
+		t.Fatalf("%s: %v", lost, err)
+	}
+	defer s.Close()
+	if len(s.entries) == 0 {
+		t.Errorf("%s: no blob was found again", lost)
+	}
+	for d, e := range s.entries {
+		if e.complete && e.epoch == s.epoch {
+			t.Errorf("%s: blob %s still counts as proven", lost, d)
 		}
 	}
 }
