@@ -26,6 +26,8 @@ type asker struct {
 	// until: it failed, and is passed over before then.
 	until Time
 	fails int
+	// checked is when it was last known to want the blob.
+	checked Time
 }
 
 type grant struct {
@@ -78,7 +80,7 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 			return
 		}
 	}
-	b.coord.askers = append(b.coord.askers, &asker{id: id, want: want, epoch: epoch})
+	b.coord.askers = append(b.coord.askers, &asker{id: id, want: want, epoch: epoch, checked: c.now})
 }
 
 // survey asks the neighbours anew what they hold and what they are reading: what
@@ -170,6 +172,14 @@ func (c *Core) coordinate(b *blob) {
 	}
 	if !b.wanting() {
 		c.dropAsker(b, c.cfg.Self)
+	}
+	for _, a := range b.coord.askers {
+		// A MsgLeave may have been lost with a connection.
+		if n := b.neighbour(a.id); n != nil && c.reached(b, a.checked.Add(c.cfg.Linger)) {
+			a.checked = c.now
+			c.sendState(b, n, true)
+			b.wake(c.now.Add(c.cfg.Linger))
+		}
 	}
 	if len(b.coord.askers) == 0 {
 		b.coord = nil

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
-	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -18,7 +17,7 @@ import (
 // not a payload. Everything happens in virtual time, in an order that the events
 // alone decide.
 type world struct {
-	t     testing.TB
+	t     tester
 	now   Time
 	seq   int
 	queue happenings
@@ -36,6 +35,14 @@ type world struct {
 	originStalls bool
 	unranged     bool
 	trace        func(format string, args ...any)
+}
+
+// tester is what a world needs of a testing.T or a rapid.T.
+type tester interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Fatal(args ...any)
 }
 
 type content struct {
@@ -115,7 +122,7 @@ type client struct {
 
 func (c *client) done() bool { return c.finished != 0 }
 
-func newWorld(t testing.TB, n int, cfg func(i int, c *Config)) *world {
+func newWorld(t tester, n int, cfg func(i int, c *Config)) *world {
 	w := &world{t: t, now: 1, blobs: map[digest.Digest]*content{}, originBytes: map[digest.Digest]int64{},
 		latency: time.Millisecond, chunkTime: 5 * time.Millisecond, originTime: 10 * time.Millisecond,
 		originStatus: func(*node, digest.Digest) int { return 0 }, trace: func(string, ...any) {}}

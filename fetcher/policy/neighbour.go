@@ -266,6 +266,9 @@ func (c *Core) heardState(from chunkindex.NodeID, m Message) {
 	}
 	n.replied, n.wants, n.size = true, m.Want, m.Size
 	n.bits, n.inFlight = m.Bits, m.InFlight
+	if !m.Want {
+		c.dropAsker(b, from)
+	}
 	if b.layoutSet() {
 		n.fit(b)
 	} else if m.Size >= 0 && b.claimed < 0 {
