@@ -3,11 +3,11 @@ package fetcher
 import (
 	"context"
 	"io"
-
 	"net/url"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
 	"github.com/peercache/peercache/chunkindex"
 )
 

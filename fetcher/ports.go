@@ -64,6 +64,8 @@ type StoredBlob interface {
 	// Prove returns nil at once unless the blob was not proven since an
 	// unclean stop; then it hashes it.
 	Prove(ctx context.Context) error
+	// Sum is the SHA-256 of chunk i.
+	Sum(i int) (chunkindex.Sum, error)
 	Close() error
 }
 
@@ -185,9 +187,14 @@ type List struct {
 	FiltersApplied string
 }
 
-// Keyring signs this node's claims.
+// Keyring signs what this node says to others: claims about chunks, and records
+// of what an origin answered.
 type Keyring interface {
 	Self() chunkindex.NodeID
 	// Sign claims that a chunk which this node fetched or proved has a sum.
 	Sign(d digest.Digest, l chunkindex.Layout, chunk int, sum chunkindex.Sum) chunkindex.Claim
+	// SignRecord is the Ed25519 signature (64 bytes) of this node's key over
+	// context, a zero byte, and msg. context keeps signatures of one use from
+	// being taken for those of another.
+	SignRecord(context string, msg []byte) []byte
 }

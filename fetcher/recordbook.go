@@ -1,0 +1,84 @@
+package fetcher
+
+import (
+	"encoding/binary"
+	"time"
+)
+
+// spaceAnswers is where answers are kept in the store.
+const spaceAnswers = "answers"
+
+// recall returns the answers that this node has kept to questions of q's topic,
+// with their ages as of now. They are kept with this node's wall clock, which is
+// compared with nothing but itself.
+func (f *Fetcher) recall(q question) []aged {
+	value, err := f.store.Record(spaceAnswers, q.topic())
+	if err != nil {
+		if !absent(err) {
+			f.log.Error("reading an answer", "err", err)
+		}
+		return nil
+	}
+	if len(value) < 8 {
+		return nil
+	}
+	rs, err := decodeAged(value[8:])
+	if err != nil {
+		f.log.Error("reading an answer", "err", err)
+		return nil
+	}
+	passed := max(0, time.Since(time.UnixMilli(int64(binary.BigEndian.Uint64(value)))))
+	for i := range rs {
+		rs[i].age += passed
+	}
+	return rs
+}
+
+// keep adds an answer to what is kept, in place of an older one to the same
+// question.
+func (f *Fetcher) keep(r aged) {
+	if len(r.body) > maxListBody || len(r.link) > maxField || len(r.params) > maxField || len(r.accept) > maxField {
+		return
+	}
+	f.tags.keeping.Lock()
+	defer f.tags.keeping.Unlock()
+	kept := []aged{r}
+	for _, o := range f.recall(r.question) {
+		switch {
+		case o.question == r.question && o.newer(&r):
+			return
+		case o.question != r.question && len(kept) < maxVariants:
+			kept = append(kept, o)
+		}
+	}
+	value := binary.BigEndian.AppendUint64(nil, uint64(time.Now().UnixMilli()))
+	if err := f.store.PutRecord(spaceAnswers, r.topic(), appendAged(value, kept)); err != nil {
+		f.log.Warn("keeping an answer", "err", err)
+	}
+}
+
+// best picks the newest of the answers that a client who asked q can use, nil if
+// there is none.
+func best(q question, rs []aged) *aged {
+	var found *aged
+	for i := range rs {
+		r := &rs[i]
+		if r.topic() != q.topic() || r.accept != q.accept && !q.accepts(r.mediaType) {
+			continue
+		}
+		if found == nil || r.newer(found) {
+			found = r
+		}
+	}
+	return found
+}
+
+// exact picks the answer to the very same question.
+func exact(q question, rs []aged) *aged {
+	for i := range rs {
+		if rs[i].question == q {
+			return &rs[i]
+		}
+	}
+	return nil
+}
