@@ -18,6 +18,9 @@ type reader struct {
 	// since is when the reader began to wait for what comes next, held when
 	// the next bytes were here but not to be released, 0 never.
 	since, held Time
+	// impatient: its bytes were held back for too long once; from then on they
+	// are read from the origin without another wait.
+	impatient bool
 }
 
 // wholeAt is how much of a blob must be covered by what readers wanted, in
@@ -176,7 +179,8 @@ func (c *Core) deliver(b *blob, r *reader) {
 	if r.held == 0 {
 		r.held = max(c.now, 1)
 	}
-	if c.reached(b, r.held.Add(c.cfg.HoldLimit)) {
+	if r.impatient || c.reached(b, r.held.Add(c.cfg.HoldLimit)) {
+		r.impatient = true
 		c.readHeld(b, i)
 	}
 }
