@@ -601,7 +601,7 @@ func (w *world) egress(d digest.Digest, most int64) {
 // quiet checks that a world left alone ends with nothing under way.
 func (w *world) quiet() {
 	w.t.Helper()
-	w.run(3*time.Minute, func() bool { return false })
+	w.run(10*time.Minute, func() bool { return false })
 	for _, n := range w.nodes {
 		if n.down {
 			continue
@@ -609,6 +609,10 @@ func (w *world) quiet() {
 		if len(n.core.blobs) > 0 || len(n.core.transfers) > 0 || len(n.core.reads) > 0 || n.core.inFlight != 0 || len(n.inHand) > 0 {
 			w.t.Errorf("%s is left with %d blobs, %d transfers, %d reads, %d bytes in flight, %d in hand",
 				n.id, len(n.core.blobs), len(n.core.transfers), len(n.core.reads), n.core.inFlight, len(n.inHand))
+			for _, b := range n.core.order {
+				w.t.Errorf("blob %s: %d readers, whole %v, coordinator %+v, open %v, proving %v, proven %v, have %d of %d, due %d, idle since %d, now %d",
+					b.id, len(b.readers), b.whole, b.coord, b.isOpen, b.proving, b.proven, b.have.Count(), b.n, b.due, b.idleSince, w.now)
+			}
 		}
 	}
 }
