@@ -26,8 +26,10 @@ type asker struct {
 	// until: it failed, and is passed over before then.
 	until Time
 	fails int
-	// checked is when it was last known to want the blob.
-	checked Time
+	// checked is when it was last asked whether it still wants the blob,
+	// answered whether it said so since.
+	checked  Time
+	answered bool
 }
 
 type grant struct {
@@ -76,11 +78,11 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 	for _, a := range b.coord.askers {
 		if a.id == id {
 			// A new wish is a new chance: its credentials may have come.
-			a.want, a.epoch, a.refused = want, epoch, false
+			a.want, a.epoch, a.refused, a.answered = want, epoch, false, true
 			return
 		}
 	}
-	b.coord.askers = append(b.coord.askers, &asker{id: id, want: want, epoch: epoch, checked: c.now})
+	b.coord.askers = append(b.coord.askers, &asker{id: id, want: want, epoch: epoch, checked: c.now, answered: true})
 }
 
 // survey asks the neighbours anew what they hold and what they are reading: what
@@ -173,13 +175,20 @@ func (c *Core) coordinate(b *blob) {
 	if !b.wanting() {
 		c.dropAsker(b, c.cfg.Self)
 	}
-	for _, a := range b.coord.askers {
-		// A MsgLeave may have been lost with a connection.
-		if n := b.neighbour(a.id); n != nil && c.reached(b, a.checked.Add(c.cfg.Linger)) {
-			a.checked = c.now
-			c.sendState(b, n, true)
-			b.wake(c.now.Add(c.cfg.Linger))
+	for _, a := range slices.Clone(b.coord.askers) {
+		// A MsgLeave may have been lost with a connection, and a node that
+		// holds this one for a liar does not answer.
+		if a.id == c.cfg.Self || !c.reached(b, a.checked.Add(c.cfg.Linger)) {
+			continue
 		}
+		n := b.neighbour(a.id)
+		if n == nil || !a.answered {
+			c.dropAsker(b, a.id)
+			continue
+		}
+		a.checked, a.answered = c.now, false
+		c.sendState(b, n, true)
+		b.wake(c.now.Add(c.cfg.Linger))
 	}
 	if len(b.coord.askers) == 0 {
 		b.coord = nil

@@ -268,6 +268,10 @@ func (c *Core) heardState(from chunkindex.NodeID, m Message) {
 	n.bits, n.inFlight = m.Bits, m.InFlight
 	if !m.Want {
 		c.dropAsker(b, from)
+	} else if b.coord != nil {
+		for _, a := range b.coord.askers {
+			a.answered = a.answered || a.id == from
+		}
 	}
 	if b.layoutSet() {
 		n.fit(b)
