@@ -28,7 +28,7 @@ const (
 	minRetry = 100 * time.Millisecond
 	maxRetry = 10 * time.Second
 	// A source is read again as often as a target is tried, but every
-	// sourcePeriod once there are peers.
+	// sourcePeriod once there are peers, and a file always.
 	sourcePeriod = 2 * time.Second
 	// maxDials at once.
 	maxDials = 16
@@ -59,9 +59,10 @@ type connector struct {
 
 type sourceState struct {
 	source
-	retry retry
-	addrs []bootstrapAddr
-	err   error
+	reading bool
+	retry   retry
+	addrs   []bootstrapAddr
+	err     error
 }
 
 // retry is when something is to be tried again.
@@ -95,6 +96,8 @@ type event struct {
 	found     *peer.AddrInfo // by mDNS
 	dialled   *target
 	id        peer.ID // that answered
+	read      *sourceState
+	addrs     []bootstrapAddr
 	err       error
 }
 
@@ -167,8 +170,8 @@ func (c *connector) post(e event) {
 func (c *connector) HandlePeerFound(p peer.AddrInfo) { c.post(event{found: &p}) }
 
 func (c *connector) run(ctx context.Context) {
-	var dials sync.WaitGroup
-	defer dials.Wait()
+	var work sync.WaitGroup
+	defer work.Wait()
 	var settling chan struct{}
 	for id, p := range c.known.peers {
 		var addrs []ma.Multiaddr
@@ -195,13 +198,16 @@ func (c *connector) run(ctx context.Context) {
 		c.handle(ctx, e, now)
 		if settling == nil && c.peers() > 0 && !c.h.routing.settled.Load() && c.h.routing.size() > 0 {
 			settling = make(chan struct{})
-			dials.Go(func() {
+			work.Go(func() {
 				c.h.routing.settle(ctx)
 				close(settling)
 			})
 		}
-		c.readSources(ctx, now)
-		next := c.dial(ctx, now, &dials)
+		c.readSources(ctx, now, &work)
+		next := c.dial(ctx, now, &work)
+		if settling == nil && c.peers() > 0 && !c.h.routing.settled.Load() {
+			next = now.Add(20 * time.Millisecond) // until the first peer is in the table
+		}
 		timer.Reset(max(time.Until(next), 10*time.Millisecond))
 	}
 }
@@ -232,6 +238,8 @@ func (c *connector) handle(ctx context.Context, e event, now time.Time) {
 		c.target(string(e.found.ID), e.found.ID, e.found.Addrs)
 	case e.dialled != nil:
 		c.dialled(e.dialled, e.id, e.err, now)
+	case e.read != nil:
+		c.sourceRead(e.read, e.addrs, e.err, now)
 	}
 }
 
@@ -282,34 +290,50 @@ func (c *connector) target(key string, id peer.ID, addrs []ma.Multiaddr) *target
 	return t
 }
 
-// readSources reads the sources that are due. Lookups are bounded by the dial
-// timeout and happen here, on the only goroutine: nothing is more urgent.
-func (c *connector) readSources(ctx context.Context, now time.Time) {
+// readSources starts reading the sources that are due. A name server that does
+// not answer must not hold anything else up.
+func (c *connector) readSources(ctx context.Context, now time.Time, work *sync.WaitGroup) {
 	for _, s := range c.sources {
-		if now.Before(s.retry.at) {
+		if s.reading || now.Before(s.retry.at) {
 			continue
 		}
-		bounded, cancel := context.WithTimeout(ctx, c.h.opts.DialTimeout)
-		addrs, err := s.addresses(bounded)
-		cancel()
-		if err != nil {
-			c.h.metrics.bootstraps.WithLabelValues(s.kind()).Inc()
-			if s.err == nil && ctx.Err() == nil {
-				c.h.log.Warn("bootstrap source cannot be read, trying on", "kind", s.kind(), "err", err)
-			}
+		s.reading = true
+		work.Go(func() {
+			bounded, cancel := context.WithTimeout(ctx, c.h.opts.DialTimeout)
+			defer cancel()
+			addrs, err := s.addresses(bounded)
+			c.report(ctx, event{read: s, addrs: addrs, err: err})
+		})
+	}
+}
+
+// sourceRead takes the result. Addresses may come with an error about others.
+func (c *connector) sourceRead(s *sourceState, addrs []bootstrapAddr, err error, now time.Time) {
+	s.reading = false
+	if err != nil {
+		c.h.metrics.bootstraps.WithLabelValues(s.kind()).Inc()
+		if s.err == nil || s.err.Error() != err.Error() {
+			c.h.log.Warn("bootstrap source cannot be read, trying on", "kind", s.kind(), "err", err)
 		}
-		s.err = err
-		s.retry.failed(now)
-		if c.peers() > 0 {
-			s.retry.at = now.Add(jitter(sourcePeriod))
-			s.retry.delay = sourcePeriod
-		}
-		if err == nil {
-			c.dropMissing(s.addrs, addrs)
-			s.addrs = addrs
-		} else if len(addrs) > 0 {
-			s.addrs = addrs
-		}
+	}
+	s.err = err
+	s.retry.failed(now)
+	if s.retry.delay > sourcePeriod && (c.peers() > 0 || s.kind() == "file") {
+		s.retry = retry{at: now.Add(jitter(sourcePeriod)), delay: sourcePeriod}
+	}
+	if err == nil {
+		c.dropMissing(s.addrs, addrs)
+	}
+	if err == nil || len(addrs) > 0 {
+		s.addrs = addrs
+	}
+}
+
+// report delivers an event that must not be lost.
+func (c *connector) report(ctx context.Context, e event) {
+	select {
+	case c.events <- e:
+	case <-ctx.Done():
 	}
 }
 
@@ -329,13 +353,13 @@ func (c *connector) dropMissing(before, after []bootstrapAddr) {
 func (a bootstrapAddr) key() string { return a.addr.String() + "/" + string(a.id) }
 
 // dial starts what is due and returns when to look again.
-func (c *connector) dial(ctx context.Context, now time.Time, dials *sync.WaitGroup) (next time.Time) {
+func (c *connector) dial(ctx context.Context, now time.Time, work *sync.WaitGroup) (next time.Time) {
 	next = now.Add(sourcePeriod)
 	few := c.peers() < enoughPeers
 	sourced := map[string]bool{}
 	var due []*target
 	for _, s := range c.sources {
-		if s.retry.at.Before(next) {
+		if !s.reading && s.retry.at.Before(next) {
 			next = s.retry.at
 		}
 		tried := 0
@@ -377,12 +401,9 @@ func (c *connector) dial(ctx context.Context, now time.Time, dials *sync.WaitGro
 			c.dialing++
 			t.dialing = true
 			id, addrs := t.id, t.addrs
-			dials.Go(func() {
+			work.Go(func() {
 				answered, err := c.try(ctx, id, addrs)
-				select {
-				case c.events <- event{dialled: t, id: answered, err: err}:
-				case <-ctx.Done():
-				}
+				c.report(ctx, event{dialled: t, id: answered, err: err})
 			})
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ipfs/go-datastore"
 	"github.com/libp2p/go-libp2p"
+	coreconnmgr "github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/control"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -19,6 +20,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
@@ -46,6 +48,7 @@ type Host struct {
 	self    chunkindex.NodeID
 	epoch   time.Time
 	host    host.Host
+	active  coreconnmgr.DecayingTag // of peers that bytes are exchanged with
 
 	routing   *router
 	announcer *announcer
@@ -110,8 +113,12 @@ func New(keyFile string, ds datastore.Batching, opts *Options) (_ *Host, err err
 	if h.connector, err = newConnector(h, ds); err != nil {
 		return nil, err
 	}
-	if h.host, err = newLibp2p(key, o, book); err != nil {
+	conns, err := newConnManager(o)
+	if err != nil {
 		return nil, err
+	}
+	if h.host, err = newLibp2p(key, o, book, conns); err != nil {
+		return nil, errors.Join(err, conns.Close())
 	}
 	defer func() {
 		if err != nil {
@@ -119,6 +126,9 @@ func New(keyFile string, ds datastore.Batching, opts *Options) (_ *Host, err err
 			h.closeParts()
 		}
 	}()
+	if h.active, err = activeTag(conns); err != nil {
+		return nil, fmt.Errorf("p2p: connection watermarks: %w", err)
+	}
 	for _, addr := range listen {
 		if err := h.host.Network().Listen(addr); err != nil {
 			return nil, fmt.Errorf("p2p: cannot listen on %s: %w", addr, err)
@@ -157,7 +167,7 @@ func parseListen(listen []string) ([]ma.Multiaddr, error) {
 // more: TCP, TLS and yamux (with libp2p's window of up to 16 MiB a stream), no
 // QUIC (more than twice the CPU a byte), no relay, no NAT traversal, no
 // reachability checks, no guessing of addresses from what peers observe.
-func newLibp2p(key ed25519.PrivateKey, o Options, book *addressBook) (host.Host, error) {
+func newLibp2p(key ed25519.PrivateKey, o Options, book *addressBook, conns *connmgr.BasicConnMgr) (host.Host, error) {
 	priv, err := crypto.UnmarshalEd25519PrivateKey(key)
 	if err != nil {
 		return nil, fmt.Errorf("p2p: identity: %w", err)
@@ -165,10 +175,6 @@ func newLibp2p(key ed25519.PrivateKey, o Options, book *addressBook) (host.Host,
 	limits, err := newResourceManager(o)
 	if err != nil {
 		return nil, err
-	}
-	conns, err := newConnManager(o)
-	if err != nil {
-		return nil, errors.Join(err, limits.Close())
 	}
 	options := []libp2p.Option{
 		libp2p.Identity(priv),
@@ -399,6 +405,13 @@ func (h *Host) Protect(id chunkindex.NodeID, on bool) {
 		h.host.ConnManager().Protect(PeerID(id), tag)
 	} else {
 		h.host.ConnManager().Unprotect(PeerID(id), tag)
+	}
+}
+
+// use marks the connection to a peer as one that is used.
+func (h *Host) use(p peer.ID) {
+	if err := h.active.Bump(p, 10); err != nil {
+		h.log.Debug("connection not tagged", "peer", p, "err", err)
 	}
 }
 

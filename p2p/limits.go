@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	coreconnmgr "github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/network"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
@@ -75,6 +76,13 @@ func newResourceManager(o Options) (network.ResourceManager, error) {
 		return nil, fmt.Errorf("p2p: resource limits: %w", err)
 	}
 	return m, nil
+}
+
+// activeTag is the connection manager's tag for peers that bytes were exchanged
+// with. It fades within minutes.
+func activeTag(m *connmgr.BasicConnMgr) (coreconnmgr.DecayingTag, error) {
+	return m.RegisterDecayingTag("peercache-active", time.Minute,
+		coreconnmgr.DecayFixed(10), coreconnmgr.BumpSumBounded(0, 50))
 }
 
 // newConnManager closes idle connections above the watermarks. The default of

@@ -80,7 +80,9 @@ type Options struct {
 	// LowPeers and HighPeers are the connection manager's watermarks: above
 	// HighPeers connected peers, connections that are neither in use nor in the
 	// routing table's nearest buckets are closed down to LowPeers. A connection
-	// costs about 100 KiB. Defaults: 600 and 800.
+	// costs about 200 KiB and 0.1 ms of CPU a second when idle; 320 hold the
+	// routing table of 5,000 nodes (about 160) and a node's neighbours in several
+	// swarms. Defaults: 320 and 400.
 	LowPeers  int
 	HighPeers int
 
@@ -113,8 +115,8 @@ func (o *Options) withDefaults() Options {
 	fallback(&r.PeerTimeout, 5*time.Second)
 	fallback(&r.MaxServing, 64)
 	fallback(&r.MaxServingPeer, 16)
-	fallback(&r.LowPeers, 600)
-	fallback(&r.HighPeers, max(800, r.LowPeers))
+	fallback(&r.LowPeers, 320)
+	fallback(&r.HighPeers, max(400, r.LowPeers))
 	if r.Resolver == nil {
 		r.Resolver = net.DefaultResolver
 	}

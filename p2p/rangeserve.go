@@ -120,6 +120,7 @@ func (h *Host) serveRange(ctx context.Context, l *link, stream network.Stream, w
 	head := responseHeader{Status: st}
 	if st == statusOK {
 		defer src.Body.Close()
+		h.use(l.id)
 		head.Size, head.Length, head.Claims = src.Size, src.Length, src.Claims
 	}
 	stream.SetWriteDeadline(time.Now().Add(takeTimeout))

@@ -20,6 +20,10 @@ import (
 const (
 	// committee is how many peers are nearest to a digest: Kademlia's k.
 	committee = 20
+	// providerGrace is how long a lookup that is over, and has found somebody,
+	// waits for further providers to answer: one that is dead must not cost the
+	// whole deadline.
+	providerGrace = 100 * time.Millisecond
 	// maxProviders bounds the provider records that one lookup considers.
 	maxProviders = 64
 )
@@ -143,14 +147,15 @@ func (h *Host) Providers(ctx context.Context, d digest.Digest, limit int) ([]chu
 
 	reachable := make(chan chunkindex.NodeID, maxProviders) // room for all: nobody ever blocks on it
 	searched := make(chan struct{})
+	dialled := make(chan struct{})
 	h.wg.Add(1) // allowed: this call is counted already
 	go func() {
 		defer h.wg.Done()
-		defer close(searched)
+		defer close(dialled)
 		var dials sync.WaitGroup
 		defer dials.Wait()
 		n := 0
-		// Reads to the end, even after the deadline: the DHT would block.
+		// Read to the end, even after the deadline: the DHT would block.
 		for p := range h.routing.dht.FindProvidersAsync(ctx, c, maxProviders) {
 			node, ok := NodeOf(p.ID)
 			if !ok || p.ID == h.host.ID() || n == maxProviders {
@@ -163,16 +168,28 @@ func (h *Host) Providers(ctx context.Context, d digest.Digest, limit int) ([]chu
 				}
 			})
 		}
+		close(searched)
 	}()
 	var nodes []chunkindex.NodeID
+	var grace <-chan time.Time
 	for {
 		select {
 		case n := <-reachable:
 			if nodes = append(nodes, n); len(nodes) == limit {
 				return nodes, nil
 			}
+			if searched == nil && grace == nil {
+				grace = time.After(providerGrace)
+			}
 			continue
 		case <-searched:
+			searched = nil
+			if len(nodes) > 0 {
+				grace = time.After(providerGrace)
+			}
+			continue
+		case <-dialled:
+		case <-grace:
 		case <-ctx.Done():
 		}
 		for len(nodes) < limit { // what arrived at the same time
