@@ -54,7 +54,8 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 	contradicted := false
 	for k := range ev.Claims {
 		switch claim := &ev.Claims[k]; {
-		case c.peers[claim.Signer] != nil && c.peers[claim.Signer].banned > c.now:
+		case !c.member(claim.Signer):
+			// A key that anybody could have made a moment ago.
 		case claim.Sum == ev.Sum:
 			matching = claim
 		default:
@@ -87,6 +88,13 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 		}
 	}
 	c.store(b, t.id, i, ev.Sum, t.from, level, matching)
+}
+
+// member reports whether a node's word counts: this node itself, and those that
+// it has met and not found lying.
+func (c *Core) member(id chunkindex.NodeID) bool {
+	p := c.peers[id]
+	return id == c.cfg.Self || p != nil && p.banned <= c.now
 }
 
 func (c *Core) store(b *blob, id ID, i int, sum chunkindex.Sum, from chunkindex.NodeID, level chunkindex.Level, claim *chunkindex.Claim) {
