@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -120,6 +121,10 @@ func TestEvictionOrder(t *testing.T) {
 // use stays, that a refused write evicted nothing, and that nothing was evicted
 // before something that should have gone first.
 func TestBudget(t *testing.T) {
+	// The interesting states take some steps to get to.
+	if err := flag.Set("rapid.steps", "100"); err != nil {
+		t.Fatal(err)
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		dir, err := os.MkdirTemp("", "budget")
 		if err != nil {
@@ -168,6 +173,13 @@ func TestBudget(t *testing.T) {
 			if sum != s.used || s.inflight != 0 || len(s.claims) != 0 {
 				t.Fatalf("used %d, blobs come to %d, in flight %d, claims %d", s.used, sum, s.inflight, len(s.claims))
 			}
+			var usedBefore int64
+			for _, e := range before {
+				usedBefore += e.bytes
+			}
+			if free, _, _ := m.Space(""); s.used > usedBefore && free < meterTotal/4 {
+				t.Fatalf("wrote, and %d bytes are left free", free)
+			}
 			if s.used > s.opts.MaxBytes {
 				t.Fatalf("%d bytes of %d", s.used, s.opts.MaxBytes)
 			}
@@ -193,13 +205,14 @@ func TestBudget(t *testing.T) {
 				t.Fatalf("refused, and evicted %d all the same", len(evicted))
 			}
 		}
+		put := func(t *rapid.T) {
+			x := pick.Draw(t, "blob")
+			kind := rapid.SampledFrom([]Kind{KindLayer, KindLayer, KindConfig, KindManifest}).Draw(t, "kind")
+			look()
+			check(s.Put(context.Background(), x.digest, kind, x.data))
+		}
 		t.Repeat(map[string]func(*rapid.T){
-			"put": func(t *rapid.T) {
-				x := pick.Draw(t, "blob")
-				kind := rapid.SampledFrom([]Kind{KindLayer, KindConfig, KindManifest}).Draw(t, "kind")
-				look()
-				check(s.Put(context.Background(), x.digest, kind, x.data))
-			},
+			"put": put, "put, again": put, "put, a third time": put, // the rest needs something to work on
 			"open": func(t *rapid.T) {
 				look()
 				b, err := s.Open(pick.Draw(t, "blob").digest)
@@ -272,7 +285,8 @@ func TestBudget(t *testing.T) {
 				c.now = c.now.Add(time.Duration(rapid.IntRange(1, 10*24*3600).Draw(t, "s")) * time.Second)
 			},
 			"others": func(t *rapid.T) {
-				m.others = rapid.Int64Range(0, meterTotal-64*mib+6*mib).Draw(t, "bytes")
+				// Around the floor, which is a quarter of the disk.
+				m.others = meterTotal - meterTotal/4 - rapid.Int64Range(-mib, 6*mib).Draw(t, "bytes above the floor")
 				look()
 				s.upkeep()
 				check(nil)
@@ -331,5 +345,31 @@ func TestTooLarge(t *testing.T) {
 	}
 	if _, err := s.Stat(unended.digest); err == nil {
 		t.Error("the refused blob left a trace")
+	}
+}
+
+// TestRefusalEvictsNothing writes a chunk that would not fit even if everything
+// else went. What is there must not be evicted in vain.
+func TestRefusalEvictsNothing(t *testing.T) {
+	s, m, _ := openMeter(t, t.TempDir(), Options{MaxBytes: 100 * mib})
+	defer s.Close()
+	if err := s.Put(context.Background(), small.digest, KindLayer, small.data); err != nil {
+		t.Fatal(err)
+	}
+	p, err := s.Partial(unended.digest, unended.layout, KindLayer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	m.others = meterTotal - s.floor
+	if err := p.WriteChunk(0, fullBuffer(unended.chunk(0)), chunkindex.Fetched, nil); !errors.Is(err, ErrNoSpace) {
+		t.Fatalf("error is %v", err)
+	}
+	if _, err := s.Stat(small.digest); err != nil {
+		t.Errorf("evicted in vain: %v", err)
+	}
+	m.others = 0
+	if err := p.WriteChunk(0, fullBuffer(unended.chunk(0)), chunkindex.Fetched, nil); err != nil {
+		t.Fatal(err)
 	}
 }
