@@ -128,10 +128,10 @@ func (p *Proxy) serve(ctx context.Context, w *response, r *http.Request) (route,
 		rt.endpoint = endpointPush
 	}
 	if r.ContentLength != 0 {
-		// A body that nobody reads: don't wait for it, nor let it be taken for
-		// the next request. Closing is what keeps the server from reading on.
+		// A body that nobody reads may not be taken for the next request, nor be
+		// waited for: without a deadline the server would, to be polite.
 		w.Header().Set("Connection", "close")
-		_ = w.rc.SetReadDeadline(time.Now().Add(p.clientTimeout))
+		_ = w.rc.SetReadDeadline(time.Now())
 	}
 
 	select {
