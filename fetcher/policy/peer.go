@@ -13,6 +13,8 @@ import (
 type peer struct {
 	id chunkindex.NodeID
 	up bool
+	// met: it was up at some time, so that its key is one that may join.
+	met bool
 	// heard is when anything last came from it, pinged when it was asked for a
 	// sign of life that has not come, 0 if none is due.
 	heard, pinged Time
@@ -40,6 +42,7 @@ func (c *Core) peerUp(id chunkindex.NodeID) {
 	}
 	p := c.peer(id)
 	p.heard, p.pinged, p.silent = c.now, 0, false
+	p.met = true
 	if !p.up {
 		p.up = true
 		i, _ := slices.BinarySearchFunc(c.up, id, comparePeer)

@@ -94,7 +94,7 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 // it has met and not found lying.
 func (c *Core) member(id chunkindex.NodeID) bool {
 	p := c.peers[id]
-	return id == c.cfg.Self || p != nil && p.banned <= c.now
+	return id == c.cfg.Self || p != nil && p.met && p.banned <= c.now
 }
 
 func (c *Core) store(b *blob, id ID, i int, sum chunkindex.Sum, from chunkindex.NodeID, level chunkindex.Level, claim *chunkindex.Claim) {
