@@ -189,7 +189,7 @@ func isCode(code string) bool {
 // and on one line.
 func presentable(status interface{ HTTPStatus() int }) string {
 	message := http.StatusText(status.HTTPStatus())
-	if err, ok := status.(error); ok {
+	if err, ok := status.(error); ok && err.Error() != "" {
 		message = err.Error()
 	}
 	message = strings.ToValidUTF8(message, "?")
