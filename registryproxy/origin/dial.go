@@ -39,7 +39,11 @@ func newTransport(o *Options, named bool, roots *x509.CertPool) *http.Transport 
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
 	}
 	if o.dial != nil {
-		t.DialContext = o.dial
+		t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, o.Dial)
+			defer cancel()
+			return o.dial(ctx, network, addr)
+		}
 		return t
 	}
 	t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {

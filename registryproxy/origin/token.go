@@ -174,6 +174,8 @@ func (c *Client) exchangeToken(ctx context.Context, t *target, auth authn.Authen
 		}
 		if status.StatusCode == http.StatusTooManyRequests || status.StatusCode >= 500 {
 			e.unreachable = true
+		} else {
+			e.final = true
 		}
 		if status.StatusCode == http.StatusNotFound || status.StatusCode == http.StatusBadRequest {
 			// Not the content is missing, but a way to be let in.
