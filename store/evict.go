@@ -150,11 +150,23 @@ func (s *Store) evict(victims []*entry) error {
 	return first
 }
 
+// inodeBatch is how many files go when a disk that has bytes left is full.
+const inodeBatch = 16
+
 // makeSpace evicts so that n more bytes fit, or as much as may go. It is for the
-// disk that is full although the books say otherwise.
+// disk that is full although the books say otherwise. Where bytes are free it must
+// be inodes that are not: then a few files go.
 func (s *Store) makeSpace(n int64) error {
 	s.mu.Lock()
-	victims := s.victims(n, true)
+	free, _, err := s.disk.Space(s.dir)
+	var victims []*entry
+	if err == nil && free >= n {
+		for range inodeBatch {
+			victims = append(victims, s.victims(1, true)...)
+		}
+	} else {
+		victims = s.victims(n, true)
+	}
 	s.mu.Unlock()
 	if len(victims) == 0 {
 		return ErrNoSpace

@@ -269,6 +269,9 @@ func (ix *index) sync() error {
 	return nil
 }
 
+// closeNeeds is the free space that a flush of what is in memory may take.
+func (ix *index) closeNeeds() int64 { return 2 * ix.memory }
+
 // close flushes and closes the database. Where the disk has no room for the
 // flush it leaves the log to the next start instead, which loses nothing.
 func (ix *index) close() error {
@@ -277,7 +280,7 @@ func (ix *index) close() error {
 	if ix.closed {
 		return nil
 	}
-	if free, _, err := ix.space(); err == nil && free < 2*ix.memory {
+	if free, _, err := ix.space(); err == nil && free < ix.closeNeeds() {
 		if err := ix.db.Sync(); err != nil {
 			return fmt.Errorf("syncing the index: %w", err)
 		}

@@ -116,22 +116,28 @@ func (j *journal) Open(name string, flag int) (diskFile, error) {
 func (j *journal) Rename(from, to string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if err := j.osDisk.Rename(from, to); err != nil {
+		return err
+	}
 	f, t := j.rel(from), j.rel(to)
 	j.note(op{kind: opRename, inode: j.inodes[f], name: f, to: t})
 	j.inodes[t] = j.inodes[f]
 	delete(j.inodes, f)
-	return j.osDisk.Rename(from, to)
+	return nil
 }
 
 func (j *journal) Remove(name string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if _, err := os.Stat(name); err != nil {
-		return err
+	info, err := os.Stat(name)
+	if err == nil {
+		err = j.osDisk.Remove(name)
 	}
-	j.note(op{kind: opRemove, inode: j.inodes[j.rel(name)], name: j.rel(name)})
-	delete(j.inodes, j.rel(name))
-	return j.osDisk.Remove(name)
+	if err == nil && !info.IsDir() { // directories are there again when they are needed
+		j.note(op{kind: opRemove, inode: j.inodes[j.rel(name)], name: j.rel(name)})
+		delete(j.inodes, j.rel(name))
+	}
+	return err
 }
 
 func (j *journal) SyncDir(name string) error {

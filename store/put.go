@@ -120,15 +120,19 @@ func (s *Store) writeNew(d digest.Digest, data []byte) (err error) {
 func (s *Store) publish(from string, d digest.Digest) error {
 	to := s.blobPath(d)
 	dir := filepath.Dir(to)
-	if _, err := s.disk.Stat(dir); isAbsent(err) {
+	err := s.disk.Rename(from, to)
+	for try := 0; isAbsent(err) && try < 8; try++ {
+		// The directory is new, or went with the last blob in it, perhaps
+		// just now.
 		if err := s.disk.MkdirAll(dir); err != nil {
 			return err
 		}
 		if err := s.disk.SyncDir(filepath.Dir(dir)); err != nil {
 			return err
 		}
+		err = s.disk.Rename(from, to)
 	}
-	if err := s.disk.Rename(from, to); err != nil {
+	if err != nil {
 		return err
 	}
 	if err := s.disk.SyncDir(dir); err != nil {

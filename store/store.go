@@ -226,7 +226,12 @@ func (s *Store) Close() error {
 		errs = append(errs, p.Close())
 	}
 	errs = append(errs, s.flush(), s.syncPartials())
-	s.dropReserve() // the flush of the index may need it
+	s.dropReserve() // the flush of the index may need it, and some content too
+	if free, _, err := s.disk.Space(s.dir); err == nil && free < s.index.closeNeeds() {
+		if err := s.makeSpace(s.index.closeNeeds() - free); err != nil {
+			s.log.Warn("making room to close the index", "err", err)
+		}
+	}
 	errs = append(errs, s.index.close())
 	err := errors.Join(errs...)
 	if err == nil {
@@ -403,7 +408,10 @@ func (s *Store) forget(e *entry) {
 func (s *Store) erase(e *entry) error {
 	var err error
 	if e.complete {
-		err = s.disk.Remove(s.blobPath(e.digest))
+		name := s.blobPath(e.digest)
+		if err = s.disk.Remove(name); err == nil {
+			_ = s.disk.Remove(filepath.Dir(name)) // an inode too, if it is empty
+		}
 	} else {
 		err = s.disk.Remove(s.partialPath(e.digest))
 	}
