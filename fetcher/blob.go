@@ -48,6 +48,7 @@ type blob struct {
 	marks     uint64
 	readers   int
 	originErr error
+	misfit    bool // the size that the partial was made for is wrong
 }
 
 // arrivalMark says where a chunk came from, and when: a chunk with a number no
@@ -116,7 +117,9 @@ func (f *Fetcher) closeBlob(d digest.Digest) {
 	clear(b.sources)
 	f.discardAll(d)
 	b.disk.add(func() {
-		b.release()
+		if b.release() {
+			f.post(policy.Event{Kind: policy.EvEvicted, Blob: d})
+		}
 		f.queue.put(item{do: func() {
 			if !b.open && f.blobs[d] == b {
 				f.mu.Lock()
@@ -127,19 +130,37 @@ func (f *Fetcher) closeBlob(d digest.Digest) {
 	})
 }
 
-// release closes what b has open in the store.
-func (b *blob) release() {
+// release closes what b has open in the store, and reports whether the partial
+// was removed.
+func (b *blob) release() (discarded bool) {
 	b.mu.Lock()
 	p, sb := b.partial, b.stored
-	b.partial, b.stored = nil, nil
+	misfit := b.misfit
+	b.partial, b.stored, b.misfit = nil, nil, false
 	b.levels, b.arrived = nil, nil
 	b.mu.Unlock()
 	if p != nil {
 		b.hash.stop()
-		closeQuietly(p)
+		if misfit {
+			discarded = p.Discard() == nil
+		} else {
+			closeQuietly(p)
+		}
 	}
 	if sb != nil {
 		closeQuietly(sb)
+	}
+	return discarded
+}
+
+// wrongSize notes that a blob has another size than was thought: the hint is
+// forgotten, and what was stored by it goes when the core lets go of the blob.
+func (f *Fetcher) wrongSize(d digest.Digest) {
+	f.hints.forget(d)
+	if b := f.lookUp(d); b != nil {
+		b.mu.Lock()
+		b.misfit = true
+		b.mu.Unlock()
 	}
 }
 

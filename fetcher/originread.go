@@ -133,7 +133,7 @@ func (f *Fetcher) originChunks(ctx context.Context, e *policy.Effect, src source
 	}
 	defer closeWith(ctx, body)()
 	if body.Size >= 0 && body.Size != e.Size {
-		f.hints.forget(e.Blob)
+		f.wrongSize(e.Blob)
 		return originSizeError(body.Size, e.Size)
 	}
 	first, end := l.Span(e.Off, e.N)
@@ -155,7 +155,7 @@ func (f *Fetcher) originChunks(ctx context.Context, e *policy.Effect, src source
 		// Nobody has told yet where this blob ends.
 		var one [1]byte
 		if n, err := io.ReadFull(m, one[:]); n > 0 || !errors.Is(err, io.EOF) {
-			f.hints.forget(e.Blob)
+			f.wrongSize(e.Blob)
 			return originSizeError(e.Size+int64(n), e.Size)
 		}
 	}

@@ -92,8 +92,10 @@ type Partial interface {
 	// blob that does not hash to its digest is an error whose DigestMismatch
 	// method returns true; the partial stays.
 	Complete(ctx context.Context) error
-	// Close lets go of the partial and keeps what is recorded.
+	// Close lets go of the partial and keeps what is recorded, Discard removes
+	// it with all that is. Either may follow Complete, and then does nothing.
 	Close() error
+	Discard() error
 }
 
 // Peers reaches the other nodes. Safe for concurrent use.

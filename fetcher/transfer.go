@@ -166,6 +166,9 @@ func (f *Fetcher) receive(ctx context.Context, e *policy.Effect, ev *policy.Even
 	} else {
 		switch {
 		case body.Size != e.Size:
+			// One of the two is wrong, and the origin knows: it is asked next
+			// time.
+			f.hints.forget(e.Blob)
 			return h, errSize
 		case body.Length != e.N:
 			return h, errLength
