@@ -194,6 +194,25 @@ func (brokenKeychain) Resolve(authn.Resource) (authn.Authenticator, error) {
 	return nil, errors.New("helper not found")
 }
 
+// Nor does one that hangs, nor does it hold up Close.
+func TestHangingKeychain(t *testing.T) {
+	var hang chan struct{} // made in the bubble
+	play(t, func(o *Options) { hang = make(chan struct{}); o.Keychain = hangingKeychain(hang) }, func(s *stage) {
+		defer close(hang)
+		data, d := s.blob(100)
+		s.origin.RequireToken("http://registry.test", "", "", 60)
+		s.wantBytes(d, 0, -1, data)
+		s.client.Close()
+	})
+}
+
+type hangingKeychain chan struct{}
+
+func (k hangingKeychain) Resolve(authn.Resource) (authn.Authenticator, error) {
+	<-k
+	return authn.Anonymous, nil
+}
+
 // Docker Hub is at another host than its name says and has its credentials
 // under a third one.
 func TestDockerHub(t *testing.T) {

@@ -61,15 +61,6 @@ func (l *lru[V]) set(key string, v V) {
 	l.insert(key, v)
 }
 
-func (l *lru[V]) drop(key string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if e, ok := l.byKey[key]; ok {
-		delete(l.byKey, key)
-		l.order.Remove(e)
-	}
-}
-
 // values returns all values, most recently used first.
 func (l *lru[V]) values() []V {
 	l.mu.Lock()

@@ -195,7 +195,7 @@ func (t *target) remedy(u *url.URL) string {
 	case never(u.Hostname()) != "" || u.Scheme != "http" && u.Scheme != "https":
 		return ""
 	case t.named:
-		return fmt.Sprintf("plain http has to be permitted for %s (--origin %s=http://…, or plainHTTP in the configuration file)", t.name, t.name)
+		return fmt.Sprintf("permit plain http for %s in its configuration", t.name)
 	}
 	return hint(t.name)
 }

@@ -309,6 +309,37 @@ func TestSockets(t *testing.T) {
 	}
 }
 
+// The operator's proxy may be at a private address, also for origins that may
+// not be; what is asked through it is still checked as far as it is written.
+func TestProxy(t *testing.T) {
+	asked := make(chan string, 10)
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Method + " " + r.Host
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	defer proxy.Close()
+	u, err := url.Parse(proxy.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(&Options{Proxy: http.ProxyURL(u), Keychain: keychain{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	d := digest.FromString("x")
+	var denied *DeniedError
+	if _, err := c.Size(t.Context(), Source{"registry.example.org", "a"}, d); err == nil || errors.As(err, &denied) {
+		t.Errorf("%v", err)
+	}
+	if got := <-asked; got != "CONNECT registry.example.org:443" {
+		t.Error(got)
+	}
+	if _, err := c.Size(t.Context(), Source{u.Host, "a"}, d); !errors.As(err, &denied) {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestVia(t *testing.T) {
 	o, server := origintest.Start(t)
 	o.Always("* *", func(w http.ResponseWriter, r *http.Request, _ http.Handler) {

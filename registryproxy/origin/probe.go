@@ -20,7 +20,10 @@ func (c *Client) probeIfDue(t *target, h *host) {
 	if !c.spawn(func() {
 		ok, why := c.probe(t, h)
 		h.probed(start, time.Now(), ok, why)
-		if ok {
+		if !ok {
+			// What was idle when the host fell silent is of no use any more.
+			t.transport.CloseIdleConnections()
+		} else {
 			c.log(t, "origin answers again", "origin", t.name, "endpoint", h.key)
 		}
 	}) {

@@ -93,14 +93,13 @@ func (c *Client) fetchToken(key string, call *tokenCall, t *target, ep *endpoint
 
 // newToken asks the keychain, and for Bearer the token server.
 func (c *Client) newToken(ctx context.Context, t *target, ep *endpoint, ch *challenge, scope, repo string) (*token, error) {
-	auth := authn.Anonymous
+	cfg := authn.AuthConfig{}
 	if ep != nil {
-		auth = c.credentials(ctx, t, ep, repo)
+		cfg = c.credentials(ctx, t, ep, repo)
 	}
-	cfg, err := authn.Authorization(ctx, auth)
-	if err != nil {
-		c.opts.Logger.Warn("credentials cannot be used", "origin", t.name, "err", err)
-		auth, cfg = authn.Anonymous, &authn.AuthConfig{}
+	auth := authn.Anonymous
+	if cfg != (authn.AuthConfig{}) {
+		auth = authn.FromConfig(cfg)
 	}
 	now := time.Now()
 	switch {
@@ -205,19 +204,47 @@ func (tt tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // credentials asks the keychain, under each name that it may know the endpoint
 // by. A keychain that fails is logged, and passes for one that has nothing:
-// a broken helper must not stop pulls of public images.
-func (c *Client) credentials(ctx context.Context, t *target, ep *endpoint, repo string) authn.Authenticator {
-	for _, registry := range ep.credentials {
-		auth, err := authn.Resolve(ctx, c.opts.Keychain, resource{registry, repo})
-		if err != nil {
-			c.opts.Logger.Warn("credentials cannot be read", "origin", t.name, "err", err)
-			continue
+// a broken helper must not stop pulls of public images. Neither must one that
+// hangs, whose process cannot be ended from here: it is left alone with its
+// goroutine.
+func (c *Client) credentials(ctx context.Context, t *target, ep *endpoint, repo string) authn.AuthConfig {
+	found := make(chan authn.AuthConfig, 1)
+	go func() {
+		for _, registry := range ep.credentials {
+			cfg, err := c.ask(ctx, resource{registry, repo})
+			if err != nil {
+				c.opts.Logger.Warn("credentials cannot be read", "origin", t.name, "err", err)
+			} else if cfg != (authn.AuthConfig{}) {
+				found <- cfg
+				return
+			}
 		}
-		if auth != authn.Anonymous {
-			return auth
-		}
+		found <- authn.AuthConfig{}
+	}()
+	// Half of the time is the token server's.
+	patience := time.NewTimer(tokenTimeout / 2)
+	defer patience.Stop()
+	select {
+	case cfg := <-found:
+		return cfg
+	case <-ctx.Done():
+	case <-patience.C:
+		c.opts.Logger.Warn("credentials cannot be read", "origin", t.name, "err", "the keychain does not answer")
 	}
-	return authn.Anonymous
+	return authn.AuthConfig{}
+}
+
+// ask asks the keychain under one name.
+func (c *Client) ask(ctx context.Context, r resource) (authn.AuthConfig, error) {
+	auth, err := authn.Resolve(ctx, c.opts.Keychain, r)
+	if err != nil {
+		return authn.AuthConfig{}, err
+	}
+	cfg, err := authn.Authorization(ctx, auth)
+	if err != nil || cfg == nil {
+		return authn.AuthConfig{}, err
+	}
+	return *cfg, nil
 }
 
 // resource is what the keychain is asked for.
