@@ -51,7 +51,12 @@ func (f *fakeResolver) count() int {
 
 func tcpPort(t testing.TB, n *node) string {
 	t.Helper()
-	p, err := n.host.Network().ListenAddresses()[0].ValueForProtocol(ma.P_TCP)
+	return tcpPortOf(t, n.host.Network().ListenAddresses()[0].String())
+}
+
+func tcpPortOf(t testing.TB, addr string) string {
+	t.Helper()
+	p, err := addrs(t, addr)[0].ValueForProtocol(ma.P_TCP)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -206,7 +206,7 @@ func (c *connector) run(ctx context.Context) {
 		c.readSources(ctx, now, &work)
 		next := c.dial(ctx, now, &work)
 		if settling == nil && c.peers() > 0 && !c.h.routing.settled.Load() {
-			next = now.Add(20 * time.Millisecond) // until the first peer is in the table
+			next = now.Add(50 * time.Millisecond) // until the first peer is in the table
 		}
 		timer.Reset(max(time.Until(next), 10*time.Millisecond))
 	}
