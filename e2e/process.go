@@ -130,6 +130,15 @@ func try(t testing.TB, limit time.Duration, env []string, argv ...string) (strin
 	return stdout.String(), nil
 }
 
+// command runs a program to its end outside of any test's context, for cleaning
+// up, and returns what it wrote.
+func command(limit time.Duration, argv ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput()
+	return string(out), err
+}
+
 // freePort returns a TCP port that nothing listens on. The sandbox's network is
 // ours alone, so nobody but a connection's own end may take it before its user.
 func freePort(t testing.TB) string {

@@ -26,6 +26,10 @@ const (
 	stageTests = "tests"
 )
 
+// sandboxResolv names a server on loopback: nobody listens there unless a test
+// does.
+const sandboxResolv = "nameserver 127.0.0.1\n"
+
 // sandboxFiles returns the files that stand for /etc/hosts and /etc/resolv.conf
 // in the sandbox. Tests may rewrite them in place.
 func sandboxFiles() (hosts, resolv string) {
@@ -144,7 +148,7 @@ func furnishSandbox() error {
 	hostsFile, resolvFile := sandboxFiles()
 	for _, f := range []struct{ path, over, content string }{
 		{hostsFile, "/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"},
-		{resolvFile, "/etc/resolv.conf", "nameserver 127.0.0.1\n"},
+		{resolvFile, "/etc/resolv.conf", sandboxResolv},
 	} {
 		if err := os.WriteFile(f.path, []byte(f.content), 0o644); err != nil {
 			return err
