@@ -15,7 +15,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
 	ma "github.com/multiformats/go-multiaddr"
 )
 
@@ -165,9 +164,6 @@ func (c *connector) post(e event) {
 	default:
 	}
 }
-
-// HandlePeerFound implements mdns.Notifee.
-func (c *connector) HandlePeerFound(p peer.AddrInfo) { c.post(event{found: &p}) }
 
 func (c *connector) run(ctx context.Context) {
 	var work sync.WaitGroup
@@ -443,28 +439,4 @@ func (c *connector) try(ctx context.Context, id peer.ID, addrs []ma.Multiaddr) (
 		}
 	}
 	return id, c.h.connect(ctx, peer.AddrInfo{ID: id, Addrs: addrs})
-}
-
-// mdnsService is the service's name on the local network.
-const mdnsService = "_peercache._udp"
-
-// runMDNS announces this node on the local network and hands those that it finds
-// to the connector. Where multicast is impossible the node goes on without.
-func (h *Host) runMDNS(ctx context.Context) {
-	for {
-		s := mdns.NewMdnsService(h.host, mdnsService, h.connector)
-		err := s.Start()
-		if err == nil {
-			<-ctx.Done()
-		} else if ctx.Err() == nil {
-			h.log.Warn("mDNS cannot be used, trying on", "err", err)
-			sleep(ctx, jitter(maxRetry))
-		}
-		if err := s.Close(); err != nil {
-			h.log.Warn("mDNS not closed", "err", err)
-		}
-		if ctx.Err() != nil {
-			return
-		}
-	}
 }
