@@ -48,6 +48,7 @@ type blob struct {
 	marks     uint64
 	readers   int
 	originErr error
+	copies    int  // other nodes that announce it
 	misfit    bool // the size that the partial was made for is wrong
 }
 

@@ -152,6 +152,37 @@ func TestMemoryIsBounded(t *testing.T) {
 	})
 }
 
+// A transfer that waits for memory does not look like a peer that stands still.
+func TestWaitingForMemoryIsNoStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScripted(t, func(c *policy.Config, _ *Options) { c.InFlightBytes = mib })
+		data := random(2, 2*mib)
+		d := digest.FromBytes(data)
+		s.f.peers = readerOf{s.fakeNode, func(context.Context) (*PeerBody, error) {
+			return &PeerBody{io.NopCloser(bytes.NewReader(data[:mib])), 2 * mib, mib, nil}, nil
+		}}
+		s.do(policy.Effect{Kind: policy.EfOpen, Blob: d, Size: 2 * mib},
+			policy.Effect{Kind: policy.EfTransfer, ID: 1, Blob: d, N: mib, Size: 2 * mib})
+		s.until(policy.EvTransferDone)
+		s.do(policy.Effect{Kind: policy.EfTransfer, ID: 2, Blob: d, N: mib, Size: 2 * mib})
+		time.Sleep(10 * s.f.cfg.TransferStall)
+		s.do(policy.Effect{Kind: policy.EfDiscard, ID: 1, Blob: d})
+		ev, before := s.until(policy.EvTransferDone)
+		alive := 0
+		for _, ev := range before {
+			if ev.Kind == policy.EvTransferProgress && ev.N == 0 {
+				alive++
+			}
+		}
+		if ev.ID != 2 || alive < 30 {
+			t.Errorf("%+v after %d signs of life", ev.Kind, alive)
+		}
+		s.do(policy.Effect{Kind: policy.EfDiscard, ID: 2, Blob: d}, policy.Effect{Kind: policy.EfClose, Blob: d})
+		synctest.Wait()
+		s.stop(t)
+	})
+}
+
 func TestEffectsEndOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScripted(t, nil)

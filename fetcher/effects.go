@@ -130,6 +130,11 @@ func (f *Fetcher) lookedUp(d digest.Digest) policy.Event {
 		}
 	})
 	wg.Wait()
+	if b := f.lookUp(d); b != nil {
+		b.mu.Lock()
+		b.copies = len(ev.Providers)
+		b.mu.Unlock()
+	}
 	return ev
 }
 

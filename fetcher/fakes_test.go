@@ -68,6 +68,7 @@ type fakeStore struct {
 	mu      sync.Mutex
 	blobs   map[digest.Digest]*fakeBlob
 	records map[string][]byte
+	copies  map[digest.Digest]int
 	used    int64
 	writes  int // chunks written
 	opened  int // files that callers have open
@@ -88,7 +89,7 @@ type fakeBlob struct {
 }
 
 func newFakeStore(t testing.TB) *fakeStore {
-	s := &fakeStore{t: t, dir: t.TempDir(), blobs: map[digest.Digest]*fakeBlob{}, records: map[string][]byte{}}
+	s := &fakeStore{t: t, dir: t.TempDir(), blobs: map[digest.Digest]*fakeBlob{}, records: map[string][]byte{}, copies: map[digest.Digest]int{}}
 	t.Cleanup(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -320,7 +321,11 @@ func (b *fakeBlob) Discard() error {
 	return os.Remove(b.s.path(b.d))
 }
 
-func (s *fakeStore) SetCopies(digest.Digest, int) {}
+func (s *fakeStore) SetCopies(d digest.Digest, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.copies[d] = n
+}
 
 func (s *fakeStore) List(f func(digest.Digest, StoreInfo) bool) error {
 	s.mu.Lock()

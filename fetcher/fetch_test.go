@@ -79,6 +79,11 @@ func TestWarmPeer(t *testing.T) {
 		b := net.join(t, 2, o, newFakeStore(t), change)
 		b.want(t, blobRef(d), nil, data)
 		b.want(t, blobRef(d), nil, data)
+		b.store.mu.Lock()
+		if got := b.store.copies[d]; got != 1 {
+			t.Errorf("%d other copies are known", got)
+		}
+		b.store.mu.Unlock()
 		if s := b.f.Status(); s.Served.Peer != int64(len(data)) || s.Served.Store != int64(len(data)) || s.Received.Origin != 0 {
 			t.Errorf("%+v", s)
 		}

@@ -54,6 +54,7 @@ func (f *Fetcher) adopt(b *blob, sb StoredBlob) {
 	for i := range b.levels {
 		b.levels[i] = chunkindex.Proven
 	}
+	f.store.SetCopies(b.digest, b.copies)
 }
 
 // resize prepares for n chunks. Callers hold b.mu.

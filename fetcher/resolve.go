@@ -16,6 +16,9 @@ const (
 	// suspectPatience is how long an origin is waited for that did not answer
 	// the last time, and peers where this node knows an answer itself.
 	suspectPatience = 50 * time.Millisecond
+	// maxSuspects bounds the origins that are remembered to be silent: clients
+	// can name any.
+	maxSuspects = 1024
 	// maxAnnounced bounds the answers that are announced on the DHT.
 	maxAnnounced = 4096
 )
@@ -148,6 +151,9 @@ func (t *tags) setSuspect(origin string, is bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if is {
+		if len(t.suspects) >= maxSuspects {
+			clear(t.suspects)
+		}
 		t.suspects[origin] = true
 	} else {
 		delete(t.suspects, origin)

@@ -135,7 +135,7 @@ func (f *Fetcher) receive(ctx context.Context, e *policy.Effect, ev *policy.Even
 		f.mem.free(h)
 	}()
 	if !small {
-		if h.permits, err = f.permit(ctx, e.N); err != nil {
+		if h.permits, err = f.permitFor(ctx, e); err != nil {
 			return h, err
 		}
 	}
@@ -193,6 +193,34 @@ func (f *Fetcher) permit(ctx context.Context, n int64) (int64, error) {
 		return 0, err
 	}
 	return got, nil
+}
+
+// permitFor waits for the memory that a transfer needs. Meanwhile the core is
+// told that all is well: it is not the peer that is slow.
+func (f *Fetcher) permitFor(ctx context.Context, e *policy.Effect) (int64, error) {
+	if n := min(e.N, f.mem.cap); f.mem.sem.TryAcquire(n) {
+		return n, nil
+	}
+	every := max(f.cfg.TransferStall/4, time.Millisecond)
+	waiting := time.NewTicker(every)
+	defer waiting.Stop()
+	type result struct {
+		n   int64
+		err error
+	}
+	got := make(chan result, 1)
+	go func() {
+		n, err := f.permit(ctx, e.N)
+		got <- result{n, err}
+	}()
+	for {
+		select {
+		case r := <-got:
+			return r.n, r.err
+		case <-waiting.C:
+			f.post(policy.Event{Kind: policy.EvTransferProgress, Blob: e.Blob, ID: e.ID})
+		}
+	}
 }
 
 // because returns why ctx ended if it did, else err.
