@@ -20,20 +20,18 @@ import (
 
 const childEnv = "PEERCACHE_STORE_TEST_CHILD"
 
-// RunChild is the body of the process that TestKill kills. It reports whether
-// this process is one.
-func RunChild() bool {
+// RunChild is the body of the processes that TestKill kills and BenchmarkResident
+// measures. It reports whether this process is one, and how it went.
+func RunChild() (child bool, err error) {
 	arg := os.Getenv(childEnv)
 	if arg == "" {
-		return false
+		return false, nil
 	}
-	dir, seed, _ := strings.Cut(arg, "|")
-	n, err := strconv.Atoi(seed)
-	if err == nil {
-		err = storeForEver(dir, byte(n))
+	dir, what, _ := strings.Cut(arg, "|")
+	if seed, err := strconv.Atoi(what); err == nil {
+		return true, storeForEver(dir, byte(seed))
 	}
-	fmt.Println("error", err)
-	return true
+	return true, resident(dir, what)
 }
 
 // childContent is the i-th blob that a child stores.

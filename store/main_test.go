@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
@@ -10,8 +11,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if store.RunChild() { // a process that a test started, to be killed
+	if child, err := store.RunChild(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
+	} else if child {
+		return
 	}
 	goleak.VerifyTestMain(m,
 		// What badger leaves behind when it fails to open a broken index.

@@ -61,9 +61,10 @@ const (
 	defaultScrubInterval = 30 * 24 * time.Hour
 	defaultProveRate     = 128 * mib
 
-	// A memtable is 16 MiB, and less on a small file system: the index may
-	// need several times that.
-	maxMemtable = 16 * mib
+	// A memtable is 8 MiB, and less on a small file system: the index may need
+	// several times that, in memory and on disk. Larger ones gain nothing at the
+	// rates that the index sees (bench_test.go).
+	maxMemtable = 8 * mib
 	minMemtable = 2 * mib
 )
 
