@@ -134,6 +134,7 @@ func (f *Fetcher) originChunks(ctx context.Context, e *policy.Effect, src source
 	defer closeWith(ctx, body)()
 	if body.Size >= 0 && body.Size != e.Size {
 		f.wrongSize(e.Blob)
+		f.post(policy.Event{Kind: policy.EvOriginHeaders, Blob: e.Blob, ID: e.ID, Size: body.Size, Ranged: body.Ranged})
 		return originSizeError(body.Size, e.Size)
 	}
 	first, end := l.Span(e.Off, e.N)

@@ -326,6 +326,51 @@ func TestFullDisk(t *testing.T) {
 	w.quiet()
 }
 
+// A disk that fails at the very end must not cost the client its bytes.
+func TestProofThatTheStoreFails(t *testing.T) {
+	w := newWorld(t, 1, nil)
+	d := w.blob("layer", 40*mib)
+	w.nodes[0].brokenProof = true
+	a := w.nodes[0].read(d, 0, -1)
+	w.run(time.Minute, a.done)
+	if !a.bypassed || w.now > Time(10*time.Second) {
+		t.Errorf("status %d after %v, want to be served past the store", a.status, time.Duration(w.now))
+	}
+	w.quiet()
+}
+
+// A manifest or a peer may be wrong about a size. The client that ran into it is
+// told at once, and the next one is served.
+func TestWrongSize(t *testing.T) {
+	w := newWorld(t, 1, nil)
+	d := w.blob("layer", 40*mib)
+	a := w.nodes[0].readSized(d, 0, -1, 30*mib)
+	w.run(time.Minute, a.done)
+	if a.status != 502 || w.now > Time(time.Second) {
+		t.Errorf("status %d after %v, want 502 at once", a.status, time.Duration(w.now))
+	}
+	w.wait(time.Minute, w.nodes[0].readSized(d, 0, -1, -1))
+	w.quiet()
+}
+
+// Podman's pull fails with its connection: one failure in mid-blob is tried once
+// more first.
+func TestLoneNodeTriesOnceMore(t *testing.T) {
+	w := newWorld(t, 1, nil)
+	d := w.blob("layer", 100*mib)
+	failures := 1
+	w.originStatus = func(*node, digest.Digest) int {
+		if w.originBytes[d] > 20*mib && failures > 0 {
+			failures--
+			return 503
+		}
+		return 0
+	}
+	w.wait(time.Minute, w.nodes[0].read(d, 0, -1))
+	w.egress(d, 100*mib)
+	w.quiet()
+}
+
 func TestStrictHoldsBytesBackButNotForEver(t *testing.T) {
 	w := newWorld(t, 2, strict)
 	w.chunkTime = time.Second // 16 at a time: 600 MiB take well over 20 s

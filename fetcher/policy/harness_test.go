@@ -92,6 +92,8 @@ type node struct {
 	stalls  bool // accepts transfers and sends nothing
 	mute    bool // a process that hangs: takes messages, says nothing
 	full    bool // its disk is full
+	// brokenProof: its disk fails when the blob is to be published
+	brokenProof bool
 }
 
 type hand struct {
@@ -312,6 +314,10 @@ func (n *node) do(e Effect) {
 	case EfDrop:
 		n.stored[e.Blob].level[e.Chunk] = chunkindex.Absent
 	case EfProve:
+		if n.brokenProof {
+			n.later(0, Event{Kind: EvStoreFailed, Blob: e.Blob})
+			return
+		}
 		h, ok := n.stored[e.Blob], true
 		for i := range h.sum {
 			if h.level[i] == chunkindex.Absent {

@@ -19,9 +19,8 @@ type neighbour struct {
 	owesReply      bool // it asked for ours, which is not known yet
 
 	// avoid: not asked for chunks before then; faults counts why.
-	avoid     Time
-	faults    int
-	transfers int
+	avoid  Time
+	faults int
 
 	sumsAsked chunkindex.Bitfield
 	sumsOut   bool

@@ -45,15 +45,15 @@ func (c *Core) fetchOrigin(b *blob) {
 		return
 	}
 	c.hedge(b)
-	need, any := c.missing(b)
-	if !any && b.coord != nil {
+	need, some := c.missing(b)
+	if !some && b.coord != nil {
 		for _, a := range b.coord.askers {
 			if a.id == c.cfg.Self {
 				a.want = need
 			}
 		}
 	}
-	if !any || c.usableSource(b) == nil {
+	if !some || c.usableSource(b) == nil {
 		return
 	}
 	if len(c.up) == 0 || b.epoch > 0 {
@@ -125,15 +125,15 @@ func (c *Core) passedOver(b *blob, id chunkindex.NodeID) []chunkindex.NodeID {
 
 // missing is the set of wanted chunks that are neither here nor on their way,
 // and that no neighbour can serve.
-func (c *Core) missing(b *blob) (need chunkindex.Bitfield, any bool) {
+func (c *Core) missing(b *blob) (need chunkindex.Bitfield, some bool) {
 	need = chunkindex.NewBitfield(b.n)
 	for i := b.have.NextClear(0); i >= 0; i = b.have.NextClear(i + 1) {
 		if b.busy[i] == 0 && b.wanted(i, c.cfg.ReadAhead) && !b.granted(i) && !c.servable(b, i) {
 			need.Set(i)
-			any = true
+			some = true
 		}
 	}
-	return need, any
+	return need, some
 }
 
 // granted reports whether chunk i waits for room to be read from the origin.
@@ -313,6 +313,16 @@ func (c *Core) originEvent(r *originRead, ev Event) {
 	switch ev.Kind {
 	case EvOriginHeaders:
 		if r.dead {
+			return
+		}
+		if !r.sizeOnly && !b.small && ev.Size >= 0 && ev.Size != b.size {
+			// What is here was cut by a wrong size. The next request starts
+			// anew, with the origin's word.
+			for _, reader := range slices.Clone(b.readers) {
+				c.failReader(reader, 502, ReasonCorrupt)
+			}
+			b.whole = false
+			c.close(b)
 			return
 		}
 		r.src.ranged = ev.Ranged

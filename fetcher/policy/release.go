@@ -231,7 +231,7 @@ func (c *Core) giveUp(b *blob, r *reader) {
 	switch {
 	case s.refused != 0 && c.usableSource(b) == nil:
 		c.failReader(r, s.refused, ReasonOrigin)
-	case s.fails > 0 && c.now < s.until &&
+	case s.fails > 0 && c.now < s.until && (s.fails > 1 || b.have.Count() == 0) &&
 		(len(c.up) == 0 || c.reached(b, s.failedAt.Add(2*c.cfg.AskTimeout))):
 		c.failReader(r, s.status, ReasonOrigin)
 	}

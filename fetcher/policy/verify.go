@@ -130,6 +130,11 @@ func (c *Core) arrivedFromOrigin(b *blob, id ID, i int, sum chunkindex.Sum) {
 
 // stored takes in that a chunk is, or is not, in the store.
 func (c *Core) stored(b *blob, i int, ok bool) {
+	if b.proving && !ok {
+		// The store failed at the proof; what is in it proves nothing.
+		c.bypass(b)
+		return
+	}
 	if b.closed || i < 0 || i >= b.n || b.busy[i]&byStore == 0 {
 		return
 	}
