@@ -30,7 +30,6 @@ func peercache(t testing.TB) string {
 			return
 		}
 		binary.path = filepath.Join(os.Getenv(insideEnv), "peercache")
-		// -mod=mod would ask for a network, which the sandbox has not.
 		out, err := exec.Command("go", "build", "-o", binary.path, "github.com/peercache/peercache/cmd/peercache").CombinedOutput()
 		if err != nil {
 			binary.err = fmt.Errorf("building peercache: %w\n%s", err, out)
@@ -75,8 +74,8 @@ func startNode(t testing.TB, originURL string, peers []*node, flags ...string) *
 		dir:   t.TempDir(),
 	}
 	n.args = []string{"serve", "--listen", n.proxy, "--admin", n.admin, "--data", n.dir,
-		"--p2p-listen", "/ip4/127.0.0.1/tcp/" + freePort(t), "--origin", originName + "=" + originURL,
-		// The tests ask again at once for what they changed.
+		"--p2p-listen", "/ip4/127.0.0.1/tcp/" + freePort(t), "--origin", originName + "=" + originURL, "--origin", plainOriginName + "=" + originURL,
+		// Whatever else fills the machine's disk.
 		"--max-size", "4GiB", "--min-free", "1%"}
 	for _, p := range peers {
 		for _, a := range p.status(t).Addresses {

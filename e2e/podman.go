@@ -17,12 +17,14 @@ type podman struct {
 	dir  string
 }
 
-// newPodman returns a Podman whose pulls of [originName] go to the mirror, a
+// newPodman returns a Podman whose pulls of [plainOriginName] go to the mirror, a
 // location of the form host:port/path, and where that fails to upstream,
 // host:port.
 func newPodman(t testing.TB, mirror, upstream string) *podman {
 	t.Helper()
-	p := &podman{dir: t.TempDir()}
+	// A test's own directory has so long a name that sockets in it don't work,
+	// and Podman then waits 20 s for the end of each container.
+	p := &podman{dir: must[string](t)(os.MkdirTemp(os.Getenv(insideEnv), "p"))}
 	file := func(name, content string) string {
 		path := filepath.Join(p.dir, name)
 		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
@@ -39,7 +41,7 @@ insecure = true
 [[registry.mirror]]
 location = %q
 insecure = true
-`, originName, upstream, mirror)),
+`, plainOriginName, upstream, mirror)),
 		// No raising of limits, and runc: what machines without all
 		// capabilities, and those with both cgroup versions mounted, allow.
 		"CONTAINERS_CONF=" + file("containers.conf", `[containers]
@@ -56,19 +58,24 @@ runtime = "runc"
 	}
 	policy := file("policy.json", `{"default": [{"type": "insecureAcceptAnything"}]}`)
 	p.args = []string{"--signature-policy", policy}
-	t.Cleanup(func() { unmountUnder(t, p.dir) })
+	t.Cleanup(func() {
+		unmountUnder(t, p.dir)
+		if err := os.RemoveAll(p.dir); err != nil {
+			t.Error(err)
+		}
+	})
 	return p
 }
 
-// pull pulls originName/ref.
+// pull pulls plainOriginName/ref.
 func (p *podman) pull(t testing.TB, ref string) {
 	t.Helper()
 	argv := append([]string{"podman", "pull", "-q"}, p.args...)
-	run(t, 2*time.Minute, p.env, append(argv, originName+"/"+ref)...)
+	run(t, 2*time.Minute, p.env, append(argv, plainOriginName+"/"+ref)...)
 }
 
 // run runs a container from a pulled image and returns what it printed.
 func (p *podman) run(t testing.TB, ref string) string {
 	t.Helper()
-	return run(t, time.Minute, p.env, "podman", "run", "--rm", "--network", "none", "--pull", "never", originName+"/"+ref)
+	return run(t, time.Minute, p.env, "podman", "run", "--rm", "--network", "none", "--pull", "never", plainOriginName+"/"+ref)
 }

@@ -21,6 +21,10 @@ import (
 // that nothing reaches the registry but through what a test sets up.
 const originName = "registry.test:5000"
 
+// plainOriginName is the same registry to Podman, whose references can't hold a
+// port in the path of a mirror.
+const plainOriginName = "registry.test"
+
 // registry is a docker-registry process.
 type registry struct {
 	*process
