@@ -35,34 +35,39 @@ func printHints(w io.Writer, a addresses, c *config.Config) error {
   data   %s
 
 Try it:
-  curl -sS 'http://%s/v2/%s/manifests/%s?ns=%s'
-  peercache status --admin %s
 
-containerd (config_path = "/etc/containerd/certs.d" in its registry configuration), every registry:
-  mkdir -p /etc/containerd/certs.d/_default
-  cat > /etc/containerd/certs.d/_default/hosts.toml <<'EOF'
-  [host."http://%[5]s"]
-    capabilities = ["pull", "resolve"]
-  EOF
+curl -sS 'http://%s/v2/%s/manifests/%s?ns=%s'
+peercache status --admin %s
 
-Podman, CRI-O, Buildah, Skopeo, one registry:
-  cat > /etc/containers/registries.conf.d/50-peercache.conf <<'EOF'
-  [[registry]]
-  location = "%[8]s"
-  [[registry.mirror]]
-  location = "%[5]s/%[8]s"
-  insecure = true
-  EOF
+containerd, with config_path = "/etc/containerd/certs.d" in its registry configuration, for every registry:
+
+mkdir -p /etc/containerd/certs.d/_default
+cat > /etc/containerd/certs.d/_default/hosts.toml <<'EOF'
+[host."http://%[5]s"]
+  capabilities = ["pull", "resolve"]
+EOF
+
+Podman, CRI-O, Buildah, Skopeo, for one registry:
+
+cat > /etc/containers/registries.conf.d/50-peercache.conf <<'EOF'
+[[registry]]
+location = "%[8]s"
+[[registry.mirror]]
+location = "%[5]s/%[8]s"
+insecure = true
+EOF
 
 `, a.Proxy, a.Admin, strings.Join(a.Addresses, "\n         "), c.Data,
 		proxy, repository, tag, origin, reachable(a.Admin))
 	if onlyLoopback(a.Addresses) {
 		fmt.Fprintf(&b, `Another node on this machine:
-  peercache serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --p2p-listen /ip4/127.0.0.1/tcp/0 --data "$(mktemp -d)" --bootstrap %s
-(Nodes on other machines: start this one with --p2p-listen /ip4/ADDRESS/tcp/5051 --open-cluster.)
+
+peercache serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --p2p-listen /ip4/127.0.0.1/tcp/0 --data "$(mktemp -d)" --bootstrap %s
+
+Nodes on other machines find this one once it runs with --p2p-listen /ip4/ADDRESS/tcp/5051 --open-cluster.
 `, first(a.Addresses))
 	} else {
-		fmt.Fprintf(&b, "The next node:\n  peercache serve --p2p-listen /ip4/ITS-ADDRESS/tcp/5051 --open-cluster --bootstrap %s\n", first(a.Addresses))
+		fmt.Fprintf(&b, "The next node:\n\npeercache serve --p2p-listen /ip4/ITS-ADDRESS/tcp/5051 --open-cluster --bootstrap %s\n", first(a.Addresses))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/spf13/cobra"
 
 	"github.com/peercache/peercache/cmd/peercache/internal/config"
@@ -117,6 +119,27 @@ func listen(c *config.Config, flag, addr string) (net.Listener, error) {
 		return nil, listenError(c, flag, err)
 	}
 	return l, nil
+}
+
+// freeForPeers tries the addresses for peers that name a port. libp2p would fail
+// on a taken one too, but its error is text, from which no exit code follows.
+func freeForPeers(c *config.Config) error {
+	for _, a := range c.P2PListen {
+		m, err := multiaddr.NewMultiaddr(a)
+		if err != nil {
+			return err // cannot be: the configuration was checked
+		}
+		network, addr, err := manet.DialArgs(m)
+		if err != nil {
+			return err
+		}
+		l, err := net.Listen(network, addr)
+		if err != nil {
+			return listenError(c, "p2p-listen", err)
+		}
+		l.Close()
+	}
+	return nil
 }
 
 // listenError says what to do about an address that cannot be used.

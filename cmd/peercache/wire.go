@@ -75,6 +75,9 @@ func openNode(c *config.Config, log *slog.Logger) (_ *node, err error) {
 	if n.adminListener, err = listen(c, "admin", c.Admin); err != nil {
 		return nil, err
 	}
+	if err := freeForPeers(c); err != nil {
+		return nil, err
+	}
 
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfoMetric())
@@ -134,8 +137,8 @@ func openNode(c *config.Config, log *slog.Logger) (_ *node, err error) {
 		storePort{n.store}, peersPort{n.host}, originPort{n.origin},
 		keyring{n.host.Self(), n.host.PrivateKey()}, core,
 		&fetcher.Options{
-			TagLifetime: c.TagLifetime,
-			MaxStale:    c.MaxStale,
+			TagLifetime: max(c.TagLifetime, 1), // 0 would be the default
+			MaxStale:    max(c.MaxStale, 1),
 			Logger:      component("fetcher"),
 			Registerer:  metrics,
 		})
