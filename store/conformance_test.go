@@ -20,6 +20,7 @@ func open(t *testing.T, dir string) storetest.Store {
 func TestConformance(t *testing.T) { storetest.Run(t, open) }
 
 func TestDatastore(t *testing.T) {
+	t.Parallel()
 	s, err := store.Open(t.TempDir(), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -37,6 +37,7 @@ func record(t *testing.T) (*journal, promises) {
 // are published blobs, which must survive; chunks whose record outlived their
 // bytes, which must not be reported; and names that came back.
 func TestPowerCut(t *testing.T) {
+	t.Parallel() // it mostly waits for the disk
 	j, p := record(t)
 	clones := 0
 	for k := range len(j.ops) + 1 {
@@ -65,20 +66,20 @@ func TestPowerCut(t *testing.T) {
 			last = opNames[j.ops[k-1].kind] + " " + j.ops[k-1].name
 		}
 		for n, l := range losses {
-			if testing.Short() && n > 1 && n%4 != k%4 {
+			if testing.Short() && n > 1 && n%8 != k%8 {
 				continue
 			}
 			clones++
 			dir := t.TempDir()
 			j.clone(t, dir, k, l.keep, j.index[k])
-			verify(t, dir, fmt.Sprintf("change %d (%s), lost: %s", k, last, l.what), p.at(k))
+			verifyClone(t, dir, fmt.Sprintf("change %d (%s), lost: %s", k, last, l.what), p.at(k))
 			if n > 1 || k >= j.cleanAt() {
 				continue // closing syncs the index
 			}
 			clones++
 			dir = t.TempDir()
 			j.clone(t, dir, k, l.keep, j.syncedIndex(k))
-			verify(t, dir, fmt.Sprintf("change %d (%s), lost: %s and what the index had not synced", k, last, l.what), p.at(k))
+			verifyClone(t, dir, fmt.Sprintf("change %d (%s), lost: %s and what the index had not synced", k, last, l.what), p.at(k))
 		}
 	}
 	t.Logf("%d changes, %d clones", len(j.ops), clones)
@@ -111,6 +112,7 @@ func (j *journal) syncedIndex(k int) snapshot {
 // records that no longer match the files beside them, and an index that does not
 // open: published blobs must survive both.
 func TestTornIndex(t *testing.T) {
+	t.Parallel() // it mostly waits for the disk
 	j, p := record(t)
 	everything, nothing := func(int) bool { return true }, func(int) bool { return false }
 	try := func(k int, what string, index snapshot) {
@@ -118,7 +120,7 @@ func TestTornIndex(t *testing.T) {
 		for lost, keep := range map[string]func(int) bool{"": everything, ", and all unsynced data": nothing} {
 			dir := t.TempDir()
 			j.clone(t, dir, k, keep, index)
-			verify(t, dir, fmt.Sprintf("change %d, lost: %s%s", k, what, lost), p.at(k))
+			verifyClone(t, dir, fmt.Sprintf("change %d, lost: %s%s", k, what, lost), p.at(k))
 		}
 	}
 	end := j.cleanAt()
@@ -176,7 +178,7 @@ func TestTornTables(t *testing.T) {
 			if strings.HasSuffix(name, ".sst") {
 				wantSuspicion(t, dir, fmt.Sprintf("byte %d of %s", at, name))
 			}
-			verify(t, dir, fmt.Sprintf("byte %d of %s", at, name), p.at(k))
+			verifyClone(t, dir, fmt.Sprintf("byte %d of %s", at, name), p.at(k))
 		}
 	}
 }
@@ -184,7 +186,7 @@ func TestTornTables(t *testing.T) {
 // wantSuspicion fails unless the store takes none of its blobs for proven.
 func wantSuspicion(t *testing.T, dir, lost string) {
 	t.Helper()
-	s, err := Open(dir, &Options{disk: newJournal(dir)})
+	s, err := Open(dir, &Options{disk: &faulty{}})
 	if err != nil {
 		t.Fatalf("%s: %v", lost, err)
 	}

@@ -118,6 +118,7 @@ func (f faultyFile) Sync() error { return f.d.do("sync", f.diskFile.Sync) }
 // acknowledged before and after the fault; a full disk must be told apart from a
 // broken one.
 func TestFaults(t *testing.T) {
+	t.Parallel() // it mostly waits for the disk
 	run := func(t *testing.T, d *faulty, lost string) int {
 		t.Helper()
 		dir := t.TempDir()
@@ -144,7 +145,7 @@ func TestFaults(t *testing.T) {
 		} else if d.what == "" {
 			t.Fatalf("%s: %v", lost, err)
 		}
-		verify(t, dir, lost, p.at(1<<30))
+		verifyClone(t, dir, lost, p.at(1<<30))
 		return d.count
 	}
 	total := run(t, &faulty{}, "no fault")

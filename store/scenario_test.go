@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"os"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -131,7 +132,7 @@ func scenario(s *Store, synced func(), p promises, failed func(step string, err 
 // the crash took, for the message.
 func verify(t *testing.T, dir, lost string, must []digest.Digest) {
 	t.Helper()
-	s, err := Open(dir, &Options{disk: newJournal(dir)})
+	s, err := Open(dir, &Options{disk: &faulty{}})
 	if err != nil {
 		t.Fatalf("%s: the store does not open: %v", lost, err)
 	}
@@ -218,5 +219,14 @@ func verify(t *testing.T, dir, lost string, must []digest.Digest) {
 	}
 	if u := s.Usage(); u.Bytes != sum || u.Partials != 0 {
 		t.Fatalf("%s: the books say %+v, the blobs come to %d", lost, u, sum)
+	}
+}
+
+// verifyClone is verify, and removes the directory: there are hundreds.
+func verifyClone(t *testing.T, dir, lost string, must []digest.Digest) {
+	t.Helper()
+	verify(t, dir, lost, must)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Error(err)
 	}
 }
