@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"net/http"
 	"net/url"
 
 	"github.com/opencontainers/go-digest"
@@ -124,11 +125,10 @@ func (h peerHandler) Call(ctx context.Context, from chunkindex.NodeID, request [
 // refusal gives the fetcher's error the form in which it travels to a peer.
 func refusal(err error) error {
 	var busy interface{ Busy() bool }
-	var status interface{ HTTPStatus() int }
 	switch {
 	case errors.As(err, &busy) && busy.Busy():
 		return fmt.Errorf("%w: %w", p2p.ErrBusy, err)
-	case errors.As(err, &status) && status.HTTPStatus() == 416:
+	case errors.Is(err, fetcher.ErrRange):
 		return fmt.Errorf("%w: %w", p2p.ErrBadRange, err)
 	}
 	return err
@@ -234,19 +234,27 @@ func (b backend) Stat(ctx context.Context, r registryproxy.Ref) (registryproxy.I
 func (b backend) Open(ctx context.Context, r registryproxy.Ref, br *registryproxy.ByteRange) (registryproxy.Content, error) {
 	want, ok := fetchRange(br)
 	if !ok {
-		// The last zero bytes: no content has them, and the size is part of the
-		// answer that says so.
-		info, err := b.fetcher.Stat(ctx, b.ref(r))
-		if err != nil {
-			return nil, err
-		}
-		return nil, &registryproxy.RangeError{Size: info.Size}
+		return nil, b.unsatisfiable(ctx, r, &registryproxy.Error{Status: http.StatusRequestedRangeNotSatisfiable})
 	}
 	c, err := b.fetcher.Open(ctx, b.ref(r), want)
 	if err != nil {
+		var status interface{ HTTPStatus() int }
+		if errors.As(err, &status) && status.HTTPStatus() == http.StatusRequestedRangeNotSatisfiable {
+			err = b.unsatisfiable(ctx, r, err)
+		}
 		return nil, err
 	}
 	return c, nil
+}
+
+// unsatisfiable adds the content's size to the answer that a range is not in it
+// (RFC 9110, section 15.5.17), if it can be had.
+func (b backend) unsatisfiable(ctx context.Context, r registryproxy.Ref, err error) error {
+	info, statErr := b.fetcher.Stat(ctx, b.ref(r))
+	if statErr != nil {
+		return err
+	}
+	return &registryproxy.RangeError{Size: info.Size}
 }
 
 // fetchRange translates an inclusive range into a half-open one; false for the

@@ -11,7 +11,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,7 +36,10 @@ func TestMain(m *testing.M) {
 //	addresses FILE PREFIX   waits for a node's --address-file, and sets
 //	                        $PREFIX_PROXY, $PREFIX_ADMIN and $PREFIX_PEER
 //	peers ADMIN N           waits until a node has N peers
-//	fetch URL [DIGEST]      prints status and body; with a digest, checks the body instead
+//	told ADMIN REGEXP       waits until a node's status for people matches
+//	fetch [-range RANGE] URL [DIGEST]
+//	                        prints status, Content-Range and body; with a digest,
+//	                        checks the body instead
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
@@ -92,20 +97,45 @@ func TestScripts(t *testing.T) {
 					return len(s.Peers) == want
 				})
 			},
+			"told": func(ts *testscript.TestScript, neg bool, args []string) {
+				if neg || len(args) != 2 {
+					ts.Fatalf("usage: told ADMIN REGEXP")
+				}
+				want := regexp.MustCompile("(?m)" + args[1])
+				var last strings.Builder
+				defer func() { ts.Logf("%s", last.String()) }()
+				eventually(ts, args[1]+" in the status", func() bool {
+					s, _, err := admin.Fetch(context.Background(), args[0])
+					ts.Check(err)
+					last.Reset()
+					ts.Check(s.Render(&last))
+					return want.MatchString(last.String())
+				})
+			},
 			"fetch": func(ts *testscript.TestScript, neg bool, args []string) {
+				ranges := ""
+				if len(args) > 2 && args[0] == "-range" {
+					ranges, args = args[1], args[2:]
+				}
 				if neg || len(args) < 1 || len(args) > 2 {
-					ts.Fatalf("usage: fetch URL [DIGEST]")
+					ts.Fatalf("usage: fetch [-range RANGE] URL [DIGEST]")
 				}
 				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 				defer cancel()
 				req, err := http.NewRequestWithContext(ctx, http.MethodGet, args[0], nil)
 				ts.Check(err)
+				if ranges != "" {
+					req.Header.Set("Range", ranges)
+				}
 				resp, err := http.DefaultClient.Do(req)
 				ts.Check(err)
 				defer resp.Body.Close()
 				body, err := io.ReadAll(resp.Body)
 				ts.Check(err)
 				fmt.Fprintln(ts.Stdout(), resp.Status)
+				if r := resp.Header.Get("Content-Range"); r != "" {
+					fmt.Fprintln(ts.Stdout(), "Content-Range:", r)
+				}
 				if len(args) == 1 {
 					ts.Stdout().Write(body)
 				} else if got := digest.FromBytes(body).String(); got != args[1] {

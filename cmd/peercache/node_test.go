@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -137,7 +138,7 @@ func TestErrorsKeepTheirMeaning(t *testing.T) {
 	if err := refusal(busyError{errors.New("full")}); !errors.Is(err, p2p.ErrBusy) {
 		t.Errorf("busy here: %v", err)
 	}
-	if err := refusal(&fetcher.Error{Status: http.StatusRequestedRangeNotSatisfiable}); !errors.Is(err, p2p.ErrBadRange) {
+	if err := refusal(fmt.Errorf("serving: %w", fetcher.ErrRange)); !errors.Is(err, p2p.ErrBadRange) {
 		t.Errorf("bad range: %v", err)
 	}
 	if err := refusal(fs.ErrNotExist); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, p2p.ErrBusy) {

@@ -238,7 +238,7 @@ func (d *demo) pullOn(ctx context.Context, i int, stage string, done *atomic.Int
 	if err != nil {
 		return fail(err)
 	}
-	after, _, err := admin.Fetch(ctx, n.Admin)
+	after, err := d.settled(ctx, n, before.Served, p.Bytes)
 	if err != nil {
 		return fail(err)
 	}
@@ -250,6 +250,31 @@ func (d *demo) pullOn(ctx context.Context, i int, stage string, done *atomic.Int
 		ReceivedOrigin: after.Received.Origin - before.Received.Origin,
 		Verified:       p.Verified, Digests: len(d.image.blobs) + 1,
 	}, nil
+}
+
+// accountTime is how long a node may take to account for bytes that its client
+// has: it counts a piece after it was written, which is when it may be read.
+const accountTime = 3 * time.Second
+
+// settled returns the node's status once it accounts for n more bytes served, or
+// as it is after accountTime: then the report says what is wrong.
+func (d *demo) settled(ctx context.Context, node *process, before admin.Served, n int64) (admin.Status, error) {
+	deadline := time.Now().Add(accountTime)
+	for {
+		s, _, err := admin.Fetch(ctx, node.Admin)
+		if err != nil {
+			return s, err
+		}
+		served := s.Served.Store + s.Served.Peer + s.Served.Origin - before.Store - before.Peer - before.Origin
+		if served == n || time.Now().After(deadline) {
+			return s, nil
+		}
+		select {
+		case <-ctx.Done():
+			return s, ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // Problem is the error of a demo that found something wrong.
