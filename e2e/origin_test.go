@@ -28,6 +28,14 @@ func partly(w http.ResponseWriter, r *http.Request, content []byte, n int) {
 	http.NewResponseController(w).Flush()
 }
 
+// imageManifest returns an OCI manifest of one layer.
+func imageManifest(config string, configSize int, layer string, layerSize int) []byte {
+	return fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",`+
+		`"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},`+
+		`"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}]}`,
+		config, configSize, layer, layerSize)
+}
+
 func always(code int) script {
 	return func(w http.ResponseWriter, _ *http.Request, _ []byte, _ int) bool {
 		w.WriteHeader(code)
@@ -46,19 +54,20 @@ func TestBadOrigins(t *testing.T) {
 		}
 		serveRange(w, r, blob)
 	}))
-	defer elsewhere.Close()
+	t.Cleanup(elsewhere.Close) // after the parallel subtests
 	_, elsewherePort, _ := strings.Cut(strings.TrimPrefix(elsewhere.URL, "http://"), ":")
 
 	for _, tt := range []struct {
 		name   string
 		script script
+		size   bool   // the node knows the size, from a manifest
 		whole  bool   // the client gets the blob
 		status int    // otherwise: what it gets, 0 for any error
 		code   string // and its code
 		limit  time.Duration
 	}{
 		{name: "nothing wrong", whole: true, limit: 5 * time.Second},
-		{name: "resets after each MiB", whole: true, limit: 25 * time.Second,
+		{name: "resets after every 3 MiB", whole: true, limit: 25 * time.Second,
 			script: func(w http.ResponseWriter, r *http.Request, content []byte, _ int) bool {
 				if r.Method != http.MethodGet || content == nil {
 					return false
@@ -134,7 +143,18 @@ func TestBadOrigins(t *testing.T) {
 				serveRange(w, r, content)
 				return true
 			}},
-		{name: "says no length and ignores Range", whole: true, limit: 15 * time.Second,
+		{name: "says no length and ignores Range", size: true, whole: true, limit: 15 * time.Second,
+			script: func(w http.ResponseWriter, r *http.Request, content []byte, _ int) bool {
+				if len(content) < 1*mib { // the manifest
+					return false
+				}
+				if r.Method == http.MethodGet {
+					http.NewResponseController(w).Flush()
+					w.Write(content)
+				}
+				return true
+			}},
+		{name: "says no length to anybody", limit: 10 * time.Second,
 			script: func(w http.ResponseWriter, r *http.Request, content []byte, _ int) bool {
 				if r.Method == http.MethodGet {
 					http.NewResponseController(w).Flush()
@@ -164,6 +184,10 @@ func TestBadOrigins(t *testing.T) {
 			o.play(tt.script)
 			n := startNode(t, o.url(), nil, "--origin-first-byte", "2s", "--origin-between-bytes", "1s",
 				"--allow-origin", "localhost:"+elsewherePort)
+			if tt.size {
+				manifest := o.addManifest("v1", "application/vnd.oci.image.manifest.v1+json", imageManifest(digest, len(blob), digest, len(blob)))
+				fetch(t, time.Minute, "GET", n.at("app", "manifests/v1")).wantWhole(t, "the manifest", manifest)
+			}
 			r := fetch(t, time.Minute, "GET", n.at("app", "blobs/"+digest))
 			r.wantNotWrong(t, "the blob", digest)
 			switch {
@@ -194,9 +218,7 @@ func TestSHA512Layer(t *testing.T) {
 	layer := o.add("sha512", blob)
 	config := []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`)
 	configDigest := o.add("sha256", config)
-	image := o.addManifest("v1", "application/vnd.oci.image.manifest.v1+json", fmt.Appendf(nil,
-		`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":%q,"size":%d}]}`,
-		configDigest, len(config), layer, len(blob)))
+	image := o.addManifest("v1", "application/vnd.oci.image.manifest.v1+json", imageManifest(configDigest, len(config), layer, len(blob)))
 	one := startNode(t, o.url(), nil)
 	two := startNode(t, o.url(), []*node{one})
 	for _, n := range []*node{one, two} {
