@@ -175,32 +175,29 @@ func (f *fileReader) origins(n ast.Node) {
 		}
 		f.entries("origins.named."+name, value, func(field string, k ast.MapKeyNode, value ast.Node) {
 			key := "origins.named." + name + "." + field
-			values, ok := []string(nil), false
-			switch field {
-			case "url", "ca_file", "plain_http", "mirrors":
-				if values, ok = f.values(key, value, field == "mirrors"); !ok {
-					return
-				}
-			default:
+			set, known := originFields[field]
+			if !known {
 				f.fail(k, "unknown key %q", key)
 				return
 			}
-			switch field {
-			case "url":
-				o.URL = values[0]
-			case "ca_file":
-				o.CAFile = values[0]
-			case "mirrors":
-				o.Mirrors = values
-			case "plain_http":
-				var err error
-				if o.PlainHTTP, err = parseBool(values[0]); err != nil {
-					f.fail(value, "%s: %v", key, err)
-				}
+			values, ok := f.values(key, value, field == "mirrors")
+			if !ok {
+				return
+			}
+			if err := set(&o, values); err != nil {
+				f.fail(value, "%s: %v", key, err)
 			}
 		})
 		f.config.Origins = append(f.config.Origins, o)
 	})
+}
+
+// originFields are the keys of an origin that is more than a URL.
+var originFields = map[string]func(o *Origin, values []string) error{
+	"url":        func(o *Origin, v []string) error { o.URL = v[0]; return nil },
+	"mirrors":    func(o *Origin, v []string) error { o.Mirrors = v; return nil },
+	"ca_file":    func(o *Origin, v []string) error { o.CAFile = v[0]; return nil },
+	"plain_http": func(o *Origin, v []string) (err error) { o.PlainHTTP, err = parseBool(v[0]); return err },
 }
 
 // suggest names the key that was perhaps meant: one that ends in the same word,

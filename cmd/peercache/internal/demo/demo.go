@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -76,11 +77,11 @@ type demo struct {
 
 // close ends everything that was started and removes what was written.
 func (d *demo) close() error {
-	var g errgroup.Group
+	var stopping sync.WaitGroup
 	for _, n := range d.nodes {
-		g.Go(func() error { n.stop(); return nil })
+		stopping.Go(n.stop)
 	}
-	g.Wait()
+	stopping.Wait()
 	d.spawner.close()
 	if d.upstream != nil {
 		d.upstream.stop()

@@ -155,7 +155,7 @@ func made(layer, number int, n int64) (string, []byte) {
 	var seed [32]byte
 	copy(seed[:], fmt.Sprintf("peercache demo %d %d", layer, number))
 	data := make([]byte, n)
-	rand.NewChaCha8(seed).Read(data)
+	_, _ = rand.NewChaCha8(seed).Read(data) // never fails
 	return fmt.Sprintf("made/%d/%d", layer, number), data
 }
 
@@ -189,11 +189,12 @@ func newWalk(ctx context.Context, roots []string) *walk {
 				continue
 			}
 			seen[root] = true
-			filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-				switch {
-				case err != nil && d != nil && d.IsDir(), path != root && seen[path]:
-					return fs.SkipDir // unreadable, or walked already
-				case err != nil || !d.Type().IsRegular():
+			// What cannot be read is passed over, by the function and so by WalkDir.
+			_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+				if path != root && seen[path] || err != nil && d != nil && d.IsDir() {
+					return fs.SkipDir // walked already, or unreadable
+				}
+				if d == nil || !d.Type().IsRegular() {
 					return nil
 				}
 				select {

@@ -147,13 +147,13 @@ func (p *process) stop() {
 	default:
 	}
 	// The handle, not the number: it cannot hit another process.
-	p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails if it has just ended
 	timeout := time.NewTimer(stopTime)
 	defer timeout.Stop()
 	select {
 	case <-p.done:
 	case <-timeout.C:
-		p.cmd.Process.Kill()
+		_ = p.cmd.Process.Kill()
 		<-p.done
 	}
 }

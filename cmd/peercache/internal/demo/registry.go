@@ -48,7 +48,7 @@ func startUpstream(dir string) (*upstream, error) {
 	}
 	go func() {
 		defer close(u.served)
-		u.server.Serve(l)
+		_ = u.server.Serve(l) // until stop; a registry that fails shows in the pulls
 	}()
 	return u, nil
 }
