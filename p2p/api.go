@@ -23,29 +23,31 @@ const (
 )
 
 var (
-	// ErrNotFound: the peer does not have these bytes.
+	// ErrNotFound says that the peer does not have these bytes.
 	ErrNotFound = errors.New("p2p: peer does not have it")
-	// ErrBusy: the peer serves as much as it is willing to; ask another one.
+	// ErrBusy says that the peer serves as much as it is willing to; ask
+	// another one.
 	ErrBusy = errors.New("p2p: peer is busy")
-	// ErrBadRange: the range does not lie in the blob, or is longer than is
-	// served at once.
+	// ErrBadRange says that the range does not lie in the blob, or is longer
+	// than is served at once.
 	ErrBadRange = errors.New("p2p: range outside of the blob")
-	// ErrRefused: the peer answered that it failed, without saying why.
+	// ErrRefused says that the peer answered that it failed, not why.
 	ErrRefused = errors.New("p2p: peer failed to answer")
-	// ErrStalled: no byte arrived for as long as the stall timeout.
+	// ErrStalled says that no byte arrived for as long as the stall timeout.
 	ErrStalled = errors.New("p2p: peer stalled")
-	// ErrProtocol: the peer sent what no correct peer sends.
+	// ErrProtocol says that the peer sent what no correct peer sends.
 	ErrProtocol = errors.New("p2p: protocol violation")
-	// ErrUnreachable: there is no connection to the peer and none could be made.
+	// ErrUnreachable says that there is no connection to the peer and none
+	// could be made.
 	ErrUnreachable = errors.New("p2p: peer unreachable")
-	// ErrPeerDown: frames cannot be sent, because the peer is not up.
+	// ErrPeerDown says that frames cannot be sent, since the peer is not up.
 	ErrPeerDown = errors.New("p2p: peer is not up")
-	// ErrTooLarge: a frame, request or response exceeds its limit.
+	// ErrTooLarge says that a frame, request or response exceeds its limit.
 	ErrTooLarge = errors.New("p2p: message too large")
-	// ErrQueueFull: the peer does not take frames as fast as they are sent. It
-	// has been reported down.
+	// ErrQueueFull says that the peer does not take frames as fast as they are
+	// sent. It has been reported down.
 	ErrQueueFull = errors.New("p2p: send queue full")
-	// ErrClosed: the host is closed.
+	// ErrClosed says that the host is closed.
 	ErrClosed = errors.New("p2p: host closed")
 )
 

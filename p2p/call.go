@@ -90,7 +90,7 @@ func (h *Host) exchangeCall(l *link, stream network.Stream, msg []byte, body boo
 	if err := h.writeSteadily(stream, msg); err != nil {
 		return nil, err
 	}
-	stream.CloseWrite()
+	_ = stream.CloseWrite() // a courtesy: the length has told where the request ends
 	first := true
 	in := &byteReader{Reader: readerFunc(func(p []byte) (int, error) {
 		wait := h.opts.StallTimeout

@@ -115,7 +115,7 @@ func New(keyFile string, ds datastore.Batching, opts *Options) (_ *Host, err err
 	defer func() {
 		if err != nil {
 			h.stop()
-			h.closeParts()
+			err = errors.Join(err, h.closeParts())
 		}
 	}()
 	if h.active, err = activeTag(conns); err != nil {

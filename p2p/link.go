@@ -238,7 +238,9 @@ func (h *Host) sessionEnded(l *link, up bool, err error) {
 		h.violation("control", l.node, err)
 	case errors.Is(err, errSilent):
 		h.log.Info("peer is silent, closing the connection", "peer", l.id)
-		h.host.Network().ClosePeer(l.id)
+		if err := h.host.Network().ClosePeer(l.id); err != nil {
+			h.log.Debug("closing the connection of a silent peer", "peer", l.id, "err", err)
+		}
 	case up:
 		h.log.Debug("control stream ended", "peer", l.id, "err", err)
 	}

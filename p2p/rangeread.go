@@ -186,7 +186,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // noEOF: an end in the place of an answer is not the end of anything.
 func noEOF(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -144,6 +144,7 @@ func (h *Host) openSource(ctx context.Context, l *link, req RangeRequest) (*Rang
 	if req.Length < 0 && src.Length > MaxWhole {
 		err = fmt.Errorf("%w: %d bytes asked for as a whole", ErrBadRange, src.Length)
 	} else if e := head.answers(req); e != nil || len(src.Claims) > MaxClaims {
+		//nolint:errorlint // it is this node that is to blame, so that ErrProtocol must not come through
 		err = fmt.Errorf("p2p: handler's source does not fit the request: %d claims, %v", len(src.Claims), e)
 	}
 	if err != nil {
@@ -171,7 +172,7 @@ func (h *Host) copyBody(stream network.Stream, src *RangeSource) error {
 		}
 		if err != nil && left > 0 {
 			h.log.Error("range source ended early", "missing", left, "err", err)
-			return fmt.Errorf("reading body: %v", err) // io.EOF must not look like the stream's
+			return fmt.Errorf("reading body: %v", err) //nolint:errorlint // io.EOF must not look like the stream's
 		}
 	}
 	return nil

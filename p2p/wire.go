@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -23,7 +24,7 @@ func readUvarint(r io.ByteReader, limit uint64) (uint64, error) {
 	for shift := 0; ; shift += 7 {
 		b, err := r.ReadByte()
 		if err != nil {
-			if err == io.EOF && shift > 0 {
+			if errors.Is(err, io.EOF) && shift > 0 {
 				err = io.ErrUnexpectedEOF
 			}
 			return 0, err
