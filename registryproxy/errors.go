@@ -52,9 +52,16 @@ type Error struct {
 	Retry   time.Duration // Retry-After; 0 for none
 }
 
-func (e *Error) Error() string             { return e.Message }
-func (e *Error) HTTPStatus() int           { return e.Status }
-func (e *Error) OCICode() string           { return e.Code }
+func (e *Error) Error() string { return e.Message }
+
+// HTTPStatus is the status of the response, 400 to 599.
+func (e *Error) HTTPStatus() int { return e.Status }
+
+// OCICode is the error code of the body, or "" for the one that goes with the
+// status.
+func (e *Error) OCICode() string { return e.Code }
+
+// RetryAfter is when the client may ask again; 0 says nothing about it.
 func (e *Error) RetryAfter() time.Duration { return e.Retry }
 
 // RangeError says that content of Size bytes does not have the range that was
@@ -66,7 +73,11 @@ type RangeError struct {
 func (e *RangeError) Error() string {
 	return fmt.Sprintf("range not satisfiable within %d bytes", e.Size)
 }
-func (e *RangeError) HTTPStatus() int  { return http.StatusRequestedRangeNotSatisfiable }
+
+// HTTPStatus is 416.
+func (e *RangeError) HTTPStatus() int { return http.StatusRequestedRangeNotSatisfiable }
+
+// TotalSize is the size of the content in bytes, for Content-Range.
 func (e *RangeError) TotalSize() int64 { return e.Size }
 
 // errStalled is the cause of a request's context when the Backend has been

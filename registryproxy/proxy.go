@@ -179,7 +179,7 @@ func (p *Proxy) conclude(ctx context.Context, w *response, r *http.Request, rt r
 	if err == nil {
 		return outcome{status: w.status}
 	}
-	stalled := context.Cause(ctx) == errStalled
+	stalled := errors.Is(context.Cause(ctx), errStalled)
 	if stalled {
 		err = fmt.Errorf("%w: %w", errStalled, err)
 	}

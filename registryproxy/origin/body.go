@@ -83,7 +83,7 @@ func (b *Body) Read(p []byte) (int, error) {
 			// The origin sent less than was asked for, and said so.
 			b.drop()
 		}
-		cause := error(io.ErrUnexpectedEOF)
+		cause := io.ErrUnexpectedEOF
 		if b.cur != nil {
 			q := p
 			if b.curEnd >= 0 {
@@ -197,7 +197,8 @@ func (b *Body) open(limit time.Time) error {
 func (b *Body) accept(q *call, resp *http.Response, ranged bool) error {
 	first := b.lastByte.IsZero()
 	r, ok := parseContentRange(resp.Header.Get("Content-Range"))
-	start, end, size := int64(0), int64(-1), resp.ContentLength
+	size := resp.ContentLength
+	var start, end int64 // what the response covers; end -1 where it does not say
 	switch resp.StatusCode {
 	case http.StatusOK:
 		end = size

@@ -35,7 +35,7 @@ func (c *Client) List(ctx context.Context, src Source, lk ListKind, reference st
 	if err != nil {
 		return nil, err
 	}
-	resp, body, err := c.document(ctx, t, q)
+	resp, body, err := c.document(ctx, t, q) //nolint:bodyclose // document has read and closed it
 	if err != nil {
 		return nil, err
 	}

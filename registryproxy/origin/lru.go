@@ -20,23 +20,23 @@ type lruEntry[V any] struct {
 	value V
 }
 
-func newLRU[V any](max int) *lru[V] {
-	return &lru[V]{max: max, byKey: make(map[string]*list.Element)}
+func newLRU[V any](limit int) *lru[V] {
+	return &lru[V]{max: limit, byKey: make(map[string]*list.Element)}
 }
 
-// get returns the value of a key; if there is none, and make is not nil, it
-// stores and returns what make returns.
-func (l *lru[V]) get(key string, make func() V) (v V, found bool) {
+// get returns the value of a key; if there is none, and create is not nil,
+// it stores and returns what create returns.
+func (l *lru[V]) get(key string, create func() V) (v V, found bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if e, ok := l.byKey[key]; ok {
 		l.order.MoveToFront(e)
 		return e.Value.(*lruEntry[V]).value, true
 	}
-	if make == nil {
+	if create == nil {
 		return v, false
 	}
-	v = make()
+	v = create()
 	l.insert(key, v)
 	return v, false
 }

@@ -62,7 +62,7 @@ func (c *Client) Manifest(ctx context.Context, src Source, reference string, acc
 		return nil, err
 	}
 	q := manifestCall(src, http.MethodGet, reference, accept)
-	resp, body, err := c.document(ctx, t, q)
+	resp, body, err := c.document(ctx, t, q) //nolint:bodyclose // document has read and closed it
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package origintest
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
@@ -32,7 +33,9 @@ func (n *Network) Serve(t testing.TB, addr string, h http.Handler) {
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		s.Serve(l)
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("serving %s: %v", addr, err)
+		}
 	}()
 	t.Cleanup(func() {
 		s.Close()

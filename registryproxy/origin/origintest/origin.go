@@ -301,7 +301,7 @@ func (o *Origin) serveTags(w http.ResponseWriter, r *http.Request, repository st
 		w.Header().Set("Link", fmt.Sprintf(`</v2/%s/tags/list?last=%s&n=%d>; rel="next"`, repository, tags[n-1], n))
 	}
 	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(map[string]any{"name": repository, "tags": tags})
+	_ = json.NewEncoder(w).Encode(map[string]any{"name": repository, "tags": tags})
 }
 
 // authorized answers 401 with a challenge where that is due.
@@ -363,12 +363,12 @@ func (o *Origin) serveToken(w http.ResponseWriter, r *http.Request) {
 	if o.tokenLife > 0 {
 		answer["expires_in"] = o.tokenLife
 	}
-	json.NewEncoder(w).Encode(answer)
+	_ = json.NewEncoder(w).Encode(answer)
 }
 
 // WriteError writes an OCI error body.
 func WriteError(w http.ResponseWriter, status int, code, message string) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(map[string]any{"errors": []any{map[string]string{"code": code, "message": message}}})
+	_ = json.NewEncoder(w).Encode(map[string]any{"errors": []any{map[string]string{"code": code, "message": message}}})
 }
