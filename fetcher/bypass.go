@@ -30,8 +30,7 @@ type bypassSupply struct {
 	c       *content
 	prefix  *os.File // what went out before, nil for nothing
 	release func()   // closes prefix
-	body    *OriginBody
-	stop    func() // closes body
+	stop    func()   // ends what comes from the origin
 	meter   *meter
 	watch   *time.Timer
 	permits int64

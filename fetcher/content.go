@@ -94,7 +94,7 @@ func (c *content) Read(p []byte) (int, error) {
 		n = copy(p, s.mem)
 	} else if n, err = s.file.ReadAt(p[:min(int64(len(p)), s.n)], s.off); n > 0 {
 		err = nil
-	} else if err == io.EOF {
+	} else if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	c.passed(int64(n))

@@ -168,12 +168,12 @@ func (s *scanner) record() (r record) {
 	}
 	copy(r.signer[:], s.take(len(r.signer)))
 	copy(r.signature[:], s.take(len(r.signature)))
-	switch {
-	case r.kind == QueryTag:
+	switch r.kind {
+	case QueryTag:
 		if r.digest.Validate() != nil || r.size < -1 || r.size > chunkindex.MaxBlobSize || r.body != nil {
 			s.fail()
 		}
-	case r.kind == QueryTags || r.kind == QueryReferrers:
+	case QueryTags, QueryReferrers:
 		if r.digest != "" {
 			s.fail()
 		}
