@@ -387,6 +387,21 @@ func TestStrictHoldsBytesBackButNotForEver(t *testing.T) {
 	w.quiet()
 }
 
+// A reader of a range from peers waits for the proof, so the rest must come too:
+// it used to wait for the limit, and then read from the origin what a peer has.
+func TestStrictRangeReaderHasTheRestFetched(t *testing.T) {
+	w := newWorld(t, 2, strict)
+	d := w.blob("layer", 100*mib)
+	w.wait(time.Minute, w.nodes[0].read(d, 0, -1))
+	b := w.nodes[1].read(d, 24*mib, 32*mib)
+	w.wait(time.Minute, b)
+	if took := time.Duration(b.first - b.started); took > 10*time.Second {
+		t.Errorf("first byte after %v", took)
+	}
+	w.egress(d, 100*mib)
+	w.quiet()
+}
+
 func TestBadRange(t *testing.T) {
 	w := newWorld(t, 1, nil)
 	d := w.blob("layer", 10*mib)

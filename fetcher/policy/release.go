@@ -178,6 +178,9 @@ func (c *Core) deliver(b *blob, r *reader) {
 	}
 	if r.held == 0 {
 		r.held = max(c.now, 1)
+		// Only the proof of the whole blob releases it, or the origin once the
+		// limit has passed: a reader of a range would wait for nothing else.
+		b.whole = true
 	}
 	if r.impatient || c.reached(b, r.held.Add(c.cfg.HoldLimit)) {
 		r.impatient = true
