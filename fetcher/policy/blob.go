@@ -59,6 +59,10 @@ type blob struct {
 	// introducedAt is when the first peers were told of the interest, 0 never.
 	introducedAt Time
 
+	// progress is when a chunk of the blob last came to be known here or with a
+	// neighbour.
+	progress Time
+
 	sizing ID // the size request under way, 0 none
 
 	ask    asking

@@ -371,6 +371,23 @@ func TestLoneNodeTriesOnceMore(t *testing.T) {
 	w.quiet()
 }
 
+// A slow origin is read once all the same: nobody loses patience while others'
+// reads make progress.
+func TestSlowOriginIsReadOnce(t *testing.T) {
+	for _, chunk := range []time.Duration{700 * time.Millisecond, 4 * time.Second} {
+		w := newWorld(t, 4, nil)
+		w.originTime = chunk
+		d := w.blob("layer", 60*mib)
+		var all []*client
+		for _, n := range w.nodes {
+			all = append(all, n.read(d, 0, -1))
+		}
+		w.wait(10*time.Minute, all...)
+		w.egress(d, 60*mib)
+		w.quiet()
+	}
+}
+
 func TestStrictHoldsBytesBackButNotForEver(t *testing.T) {
 	w := newWorld(t, 2, strict)
 	w.chunkTime = time.Second // 16 at a time: 600 MiB take well over 20 s

@@ -162,6 +162,26 @@ func (c *Core) sendState(b *blob, n *neighbour, reply bool) {
 	c.send(n.id, m)
 }
 
+// tellState tells the neighbours that want to know what this node holds, and what
+// it is reading from the origin.
+func (c *Core) tellState(b *blob) {
+	for _, n := range b.neighbours {
+		if n.wants {
+			c.sendState(b, n, false)
+		}
+	}
+}
+
+// inFlightAt reports whether a neighbour is reading chunk i from the origin.
+func (c *Core) inFlightAt(b *blob, i int) bool {
+	for _, n := range b.neighbours {
+		if n.inFlight.Has(i) && c.alive(n.id) {
+			return true
+		}
+	}
+	return false
+}
+
 // sendHave tells the neighbours that want to know of the chunks [first, end).
 func (c *Core) sendHave(b *blob, first, end int) {
 	for _, n := range b.neighbours {
@@ -203,6 +223,7 @@ func (c *Core) message(from chunkindex.NodeID, m Message) {
 			c.count(CountIgnored, 1)
 			return
 		}
+		b.progress = c.now
 		for i := m.Chunk; i < m.Chunk+m.N; i++ {
 			n.bits.Set(i)
 			n.inFlight.Clear(i)

@@ -264,6 +264,7 @@ func (c *Core) startRead(b *blob, r run) bool {
 	}
 	if started {
 		c.provide(b)
+		c.tellState(b)
 	}
 	return started
 }
@@ -296,11 +297,16 @@ func (c *Core) hedge(b *blob) {
 		if !waiting || b.have.Has(i) || b.busy[i]&(byOrigin|byStore) != 0 || b.granted(i) || len(c.up) == 0 {
 			continue
 		}
-		patience := c.cfg.Patience
-		if b.busy[i] == 0 && !c.servable(b, i) {
-			patience = c.cfg.TransferStall
+		// Where others read for all, their progress is what to wait for: at a
+		// slow origin every node would else lose patience at the same moment.
+		since, patience := r.since, c.cfg.Patience
+		switch {
+		case c.inFlightAt(b, i):
+			since = max(since, b.progress)
+		case b.busy[i] == 0 && !c.servable(b, i):
+			since, patience = max(since, b.progress), c.cfg.TransferStall
 		}
-		if c.reached(b, r.since.Add(patience)) && c.usableSource(b) != nil && c.roomForRead(b, c.cfg.LoneReads) {
+		if c.reached(b, since.Add(patience)) && c.usableSource(b) != nil && c.roomForRead(b, c.cfg.LoneReads) {
 			c.count(CountHedge, 1)
 			c.startRead(b, run{first: i, end: b.stripeEnd(i)})
 		}
@@ -373,9 +379,7 @@ func (c *Core) readsWhole(r *originRead) {
 			b.busy[i] |= byOrigin
 		}
 	}
-	for _, n := range b.neighbours {
-		c.sendState(b, n, false)
-	}
+	c.tellState(b)
 }
 
 // endRead forgets a read; chunks that it did not bring are free again.
@@ -424,11 +428,7 @@ func (c *Core) originFailed(r *originRead, status int, wait time.Duration) {
 		return
 	}
 	c.giveBack(b, run{r.first, r.end, r.by}, status)
-	if !s.ranged {
-		for _, n := range b.neighbours {
-			c.sendState(b, n, false)
-		}
-	}
+	c.tellState(b)
 }
 
 // heardGrant takes in a coordinator's permission to read a run.

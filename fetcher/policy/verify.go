@@ -144,6 +144,7 @@ func (c *Core) stored(b *blob, i int, ok bool) {
 		return
 	}
 	b.have.Set(i)
+	b.progress = c.now
 	if b.small {
 		c.provenWhole(b)
 		return
