@@ -61,7 +61,7 @@ func (p *Partial) hashPrefix(ctx context.Context) (chunks int, err error) {
 			}
 			part := (*buf)[:min(int64(len(*buf)), end-p.hashed)]
 			if _, err := p.file.ReadAt(part, p.hashed); err != nil {
-				if err == io.EOF {
+				if errors.Is(err, io.EOF) {
 					err = io.ErrUnexpectedEOF
 				}
 				return chunks, fmt.Errorf("store: reading chunk %d of %s: %w", chunks, p.e.digest, err)

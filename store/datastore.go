@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -43,7 +44,7 @@ func (k *keySpace) Get(ctx context.Context, key datastore.Key) ([]byte, error) {
 
 func (k *keySpace) Has(ctx context.Context, key datastore.Key) (bool, error) {
 	_, err := k.GetSize(ctx, key)
-	if err == datastore.ErrNotFound {
+	if errors.Is(err, datastore.ErrNotFound) {
 		return false, nil
 	}
 	return err == nil, err

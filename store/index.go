@@ -93,7 +93,7 @@ func openIndex(dir string, memory int64, space func() (int64, int64, error), log
 	}
 	// Badger goes on without a table whose checksum is wrong.
 	ix.damage = len(ix.db.Tables()) < len(tables) && ix.tablesMissing(tables)
-	ix.preallocate()
+	_ = ix.preallocate() // what it could not allocate, the first write asks for again
 	return ix, nil
 }
 

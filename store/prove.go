@@ -84,7 +84,7 @@ func (s *Store) readWhole(e *entry, pr *proof) error {
 		h.Write((*buf)[:n])
 		off += int64(n)
 		pace.add(n)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

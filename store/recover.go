@@ -155,7 +155,7 @@ func (s *Store) loadRecords(clean bool) error {
 		e, err := decodeBlobRecord(d, value)
 		if !ok || len(rest) > 0 || err != nil {
 			wrong = append(wrong, append([]byte(nil), key...))
-			return true, nil
+			return true, nil //nolint:nilerr // what is malformed is dropped, not fatal
 		}
 		s.entries[d] = e
 		return true, nil
@@ -305,7 +305,7 @@ func (s *Store) loadChunks(wrong [][]byte) ([][]byte, error) {
 		r, err := decodeChunkRecord(value)
 		if !ok || err != nil || e == nil || e.complete || !layoutOf(e.size).Valid(i) {
 			wrong = append(wrong, append([]byte(nil), key...))
-			return true, nil
+			return true, nil //nolint:nilerr // what is malformed is dropped, not fatal
 		}
 		_, n := layoutOf(e.size).Chunk(i)
 		e.bytes += n

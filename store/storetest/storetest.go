@@ -104,7 +104,7 @@ func NewContent(alg digest.Algorithm, n int, seed uint64) Content {
 	data := make([]byte, n)
 	var key [32]byte
 	key[0], key[1] = byte(seed), byte(seed>>8)
-	rand.NewChaCha8(key).Read(data)
+	_, _ = rand.NewChaCha8(key).Read(data) // it never fails
 	l, err := chunkindex.LayoutFor(int64(n))
 	if err != nil {
 		panic(err)
