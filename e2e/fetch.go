@@ -10,7 +10,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"hash"
 	"io"
 	"net/http"
 	"strings"
@@ -80,7 +79,7 @@ func (n *node) at(repository, path string) string {
 // digestOf returns the digest of data by the algorithm that like uses.
 func digestOf(like string, data []byte) string {
 	algorithm, _, _ := strings.Cut(like, ":")
-	var h hash.Hash = sha256.New()
+	h := sha256.New()
 	if algorithm == "sha512" {
 		h = sha512.New()
 	}

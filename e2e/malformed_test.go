@@ -36,7 +36,7 @@ func TestMalformedRequests(t *testing.T) {
 		{"digest in capitals", "/v2/app/blobs/sha256:" + strings.Repeat("A", 64) + "?" + ns, "", []int{400}, "DIGEST_INVALID"},
 		{"unknown algorithm", "/v2/app/blobs/md5:d41d8cd98f00b204e9800998ecf8427e?" + ns, "", []int{400}, "DIGEST_INVALID"},
 		{"no digest", "/v2/app/blobs/latest?" + ns, "", []int{400}, "DIGEST_INVALID"},
-		{"digest with a path", "/v2/app/blobs/sha256:..%2f..%2fetc%2fpasswd?" + ns, "", []int{400}, "DIGEST_INVALID"},
+		{"digest with a path", "/v2/app/blobs/sha256:..%2f..%2fetc%2fpasswd?" + ns, "", []int{400}, ""},
 		{"digest with NUL", "/v2/app/blobs/sha256:%00" + zeros[1:] + "?" + ns, "", []int{400}, "DIGEST_INVALID"},
 		{"manifest digest too long", "/v2/app/manifests/sha256:" + zeros + "00?" + ns, "", []int{400}, "DIGEST_INVALID"},
 		{"bad tag", "/v2/app/manifests/-v1?" + ns, "", []int{400, 404}, ""},
@@ -84,7 +84,7 @@ func TestMalformedRequests(t *testing.T) {
 	}
 	for _, junk := range []string{"", "\r\n\r\n", "GET", "\x16\x03\x01\x02\x00\x01", "GET / HTTP/9.9\r\n\r\n", "GET /v2/ HTTP/1.1\r\n\r\n",
 		"POST /v2/app/blobs/uploads/ HTTP/1.1\r\nHost: node\r\nContent-Length: 99999999999\r\n\r\n"} {
-		raw(n.proxy, junk) // whatever comes back
+		raw(n.proxy, junk, hangUp) // whatever comes back
 	}
 	push, body, err := raw(n.proxy, "POST /v2/app/blobs/uploads/?"+ns+" HTTP/1.1\r\nHost: node\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 	if err != nil {
@@ -100,8 +100,12 @@ func TestMalformedRequests(t *testing.T) {
 	fetch(t, 10*time.Second, "GET", n.at("app", "blobs/"+digest)).wantWhole(t, "a blob, at the end", digest)
 }
 
+// hangUp makes raw end its side of the connection after the request, which a
+// server may take for a client that is gone.
+const hangUp = true
+
 // raw writes bytes to addr and reads one response. It gives up after 10 s.
-func raw(addr, request string) (*http.Response, []byte, error) {
+func raw(addr, request string, end ...bool) (*http.Response, []byte, error) {
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
 		return nil, nil, err
@@ -111,7 +115,9 @@ func raw(addr, request string) (*http.Response, []byte, error) {
 	written := make(chan error, 1)
 	go func() { // the answer may come before the request is through
 		_, err := io.WriteString(c, request)
-		c.(*net.TCPConn).CloseWrite()
+		if len(end) > 0 {
+			c.(*net.TCPConn).CloseWrite()
+		}
 		written <- err
 	}()
 	defer func() { c.Close(); <-written }()

@@ -138,12 +138,6 @@ func (n *node) healthy(t testing.TB) {
 
 func (n *node) url() string { return "http://" + n.proxy }
 
-// metrics returns the node's metrics page.
-func (n *node) metrics(t testing.TB) string {
-	t.Helper()
-	return must[string](t)(get("http://" + n.admin + "/metrics"))
-}
-
 // get returns the body of a 200, or an error, within 5 s.
 func get(url string) (string, error) {
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}

@@ -23,7 +23,6 @@ type origin struct {
 	manifests map[string]manifest
 	script    script
 	requests  []string
-	bodyBytes int64
 }
 
 type manifest struct {

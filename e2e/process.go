@@ -151,12 +151,3 @@ func freePort(t testing.TB) string {
 	}
 	return port
 }
-
-// listening returns an error unless somebody accepts connections at addr.
-func listening(addr string) error {
-	c, err := net.DialTimeout("tcp", addr, time.Second)
-	if err == nil {
-		c.Close()
-	}
-	return err
-}
