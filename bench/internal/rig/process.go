@@ -1,0 +1,217 @@
+package rig
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Process is a child. It ends with the benchmark at the latest, however that
+// ends.
+type Process struct {
+	name string
+	cmd  *exec.Cmd
+	log  string
+	done chan struct{} // closed when it has ended
+	err  error         // from Wait; read after done
+}
+
+const stopLimit = 15 * time.Second
+
+// Start starts a program whose output goes to a file.
+func (r *Rig) Start(name, path string, args ...string) (*Process, error) {
+	return r.launch(name, exec.Command(path, args...))
+}
+
+func (r *Rig) launch(name string, cmd *exec.Cmd) (*Process, error) {
+	out, err := os.CreateTemp(r.Dir, "log-")
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close() // the child has its own
+	p := &Process{name: name, cmd: cmd, log: out.Name(), done: make(chan struct{})}
+	if cmd.Stdout == nil {
+		cmd.Stdout = out
+	}
+	cmd.Stderr = out
+	if cmd.Env == nil {
+		cmd.Env = environment()
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := r.begin(cmd); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", name, err)
+	}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
+	r.mu.Lock()
+	r.children = append(r.children, p)
+	r.mu.Unlock()
+	return p, nil
+}
+
+// begin starts cmd on the thread that starts all of them.
+func (r *Rig) begin(cmd *exec.Cmd) error {
+	s := spawnRequest{cmd, make(chan error)}
+	r.spawn <- s
+	return <-s.err
+}
+
+// environment is this process's without what configures nodes, and without
+// proxies: everything is on loopback.
+func environment() []string {
+	var kept []string
+	for _, e := range os.Environ() {
+		name, _, _ := strings.Cut(e, "=")
+		switch upper := strings.ToUpper(name); {
+		case strings.HasPrefix(upper, "PEERCACHE_"):
+		case upper == "HTTP_PROXY", upper == "HTTPS_PROXY", upper == "ALL_PROXY":
+		default:
+			kept = append(kept, e)
+		}
+	}
+	return kept
+}
+
+// StartRole runs one of this program's roles in a process of its own, waits for
+// the line of JSON that it says it is ready with, and decodes that into ready.
+// Lines can be written to the returned writer; the role's later lines come out
+// of the reader.
+func (r *Rig) StartRole(ctx context.Context, role string, ready any, args ...string) (*Process, io.Writer, *bufio.Reader, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(environment(), roleEnv+"="+role)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	// Not StdoutPipe, which Wait closes under the reader.
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	cmd.Stdout = pw
+	p, err := r.launch(role, cmd)
+	pw.Close()
+	if err != nil {
+		pr.Close()
+		return nil, nil, nil, err
+	}
+	out := bufio.NewReader(pr)
+	if err := p.ReadLine(ctx, out, ready); err != nil {
+		p.Stop()
+		return nil, nil, nil, err
+	}
+	return p, in, out, nil
+}
+
+// ReadLine decodes the next line that a role writes.
+func (p *Process) ReadLine(ctx context.Context, out *bufio.Reader, v any) error {
+	line := make(chan error, 1)
+	go func() {
+		data, err := out.ReadBytes('\n')
+		if err == nil {
+			err = json.Unmarshal(data, v)
+		}
+		line <- err
+	}()
+	select {
+	case err := <-line:
+		if err != nil {
+			err = fmt.Errorf("%s: %w\n%s", p.name, err, p.Tail())
+		}
+		return err
+	case <-ctx.Done():
+		p.cmd.Process.Kill() // which ends the reading
+		<-line
+		return context.Cause(ctx)
+	}
+}
+
+// PID is the process's number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Ended returns an error if the process is no longer there.
+func (p *Process) Ended() error {
+	select {
+	case <-p.done:
+		return fmt.Errorf("%s has ended (%v)\n%s", p.name, p.err, p.Tail())
+	default:
+		return nil
+	}
+}
+
+// Stop asks the process to end, kills it where that does not help, and waits.
+func (p *Process) Stop() {
+	select {
+	case <-p.done:
+		return
+	default:
+	}
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	timer := time.NewTimer(stopLimit)
+	defer timer.Stop()
+	select {
+	case <-p.done:
+	case <-timer.C:
+		p.cmd.Process.Kill()
+		<-p.done
+	}
+}
+
+func (r *Rig) stopAll() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := len(r.children) - 1; i >= 0; i-- {
+		r.children[i].Stop()
+	}
+}
+
+// Tail is the end of what the process wrote.
+func (p *Process) Tail() string {
+	data, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	return "  | " + strings.Join(lines[max(0, len(lines)-15):], "\n  | ")
+}
+
+// CPU is the CPU time that the process has used, all its threads together, those
+// that have ended too. It is its CPU-time clock: /proc/<pid>/stat has the same
+// figure in steps of 10 ms.
+func (p *Process) CPU() (time.Duration, error) {
+	const schedClock = 2 // CPUCLOCK_SCHED, linux/posix-timers.h
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^p.PID())<<3|schedClock, &ts); err != nil {
+		return 0, fmt.Errorf("CPU time of %s: %w", p.name, err)
+	}
+	return time.Duration(ts.Nano()), nil
+}
+
+// Find looks for a program in PATH and in the directories of a system's own.
+func Find(name string) (string, error) {
+	if path, err := exec.LookPath(name); err == nil {
+		return path, nil
+	}
+	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin", "/sbin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s is not installed", name)
+}
