@@ -56,6 +56,8 @@ type blob struct {
 	lookedAt Time // 0 never
 	closest  []chunkindex.NodeID
 	ranked   []chunkindex.NodeID // cache of committee
+	// redirects counts those that were followed since the last look-up.
+	redirects int
 	// introducedAt is when the first peers were told of the interest, 0 never.
 	introducedAt Time
 
@@ -141,9 +143,6 @@ func (b *blob) setSize(size int64, small bool) bool {
 	b.have = chunkindex.NewBitfield(b.n)
 	b.share = chunkindex.NewBitfield(b.n)
 	b.level = make([]chunkindex.Level, b.n)
-	b.sum = make([]chunkindex.Sum, b.n)
-	b.from = make([]chunkindex.NodeID, b.n)
-	b.signer = make([]chunkindex.NodeID, b.n)
 	b.busy = make([]activity, b.n)
 	b.vouched = map[int]vouch{}
 	b.late = map[int]chunkindex.Sum{}
@@ -163,10 +162,13 @@ func (b *blob) chunkBytes(i int) (off, n int64) {
 	return b.layout.Chunk(i)
 }
 
+// maxSmall bounds a small blob: no manifest is larger.
+const maxSmall = 8 << 20
+
 // cost is what one chunk in flight counts against the memory budget.
 func (b *blob) cost() int64 {
 	if b.small {
-		return max(b.size, 64<<10)
+		return min(max(b.size, 64<<10), maxSmall)
 	}
 	return b.layout.ChunkLength()
 }
@@ -214,7 +216,14 @@ func (c *Core) askSize(b *blob) bool {
 }
 
 func (c *Core) opened(b *blob, levels []chunkindex.Level, sums []chunkindex.Sum) {
+	if !b.opening {
+		return
+	}
 	b.opening, b.isOpen = false, true
+	// Not before: a peer's word makes a coordinator, and may speak of any size.
+	b.sum = make([]chunkindex.Sum, b.n)
+	b.from = make([]chunkindex.NodeID, b.n)
+	b.signer = make([]chunkindex.NodeID, b.n)
 	for i := range min(len(levels), b.n) {
 		if levels[i] == chunkindex.Absent {
 			continue
@@ -232,9 +241,10 @@ func (c *Core) opened(b *blob, levels []chunkindex.Level, sums []chunkindex.Sum)
 		c.introduceAll(b)
 	}
 	for _, n := range b.neighbours {
-		if n.owesReply {
-			n.owesReply = false
-			c.sendState(b, n, false)
+		if n.owesReply || n.stale {
+			reply := n.stale
+			n.owesReply, n.stale = false, false
+			c.sendState(b, n, reply)
 		} else if b.share.Count() > 0 {
 			c.sendState(b, n, false)
 		}

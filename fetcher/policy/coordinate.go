@@ -26,6 +26,11 @@ type asker struct {
 	// until: it failed, and is passed over before then.
 	until Time
 	fails int
+	// low is the lowest chunk that it asked for, since when it did; stuck: it
+	// went on asking for it, so that whoever says to hold it does not serve it.
+	low   int
+	since Time
+	stuck bool
 	// checked is when it was last asked whether it still wants the blob,
 	// answered whether it said so since.
 	checked  Time
@@ -38,11 +43,20 @@ type grant struct {
 	at Time
 }
 
+// maxCoordinated bounds the blobs that peers can make this node keep state for,
+// beside those that its own clients read.
+const maxCoordinated = 256
+
 // heardAsk takes in a node's wish to read from the origin.
 func (c *Core) heardAsk(from chunkindex.NodeID, m Message) {
 	if h, ok := c.held[m.Blob]; ok && h.complete && m.Epoch == 0 {
 		c.send(from, Message{Kind: MsgState, Blob: m.Blob, Size: h.size, Small: h.small,
 			Bits: chunkindex.FullBitfield(chunksOf(h.size, h.small))})
+		return
+	}
+	if c.blobs[m.Blob] == nil && len(c.order) >= maxCoordinated {
+		// Whoever asked turns to the next in rank.
+		c.count(CountIgnored, 1)
 		return
 	}
 	b := c.blob(m.Blob)
@@ -77,12 +91,29 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 	}
 	for _, a := range b.coord.askers {
 		if a.id == id {
+			if low := want.Next(0); low != a.low {
+				a.low, a.since = low, c.now
+			}
+			a.stuck = c.now >= a.since.Add(c.cfg.TransferStall)
 			// A new wish is a new chance: its credentials may have come.
 			a.want, a.epoch, a.refused, a.answered = want, epoch, false, true
 			return
 		}
 	}
-	b.coord.askers = append(b.coord.askers, &asker{id: id, want: want, epoch: epoch, checked: c.now, answered: true})
+	b.coord.askers = append(b.coord.askers, &asker{id: id, want: want, epoch: epoch, checked: c.now, answered: true, low: want.Next(0), since: c.now})
+}
+
+// appeared notes that chunk i has just come to somebody: whoever found nobody to
+// serve it has somebody now, and asks again if not.
+func (k *coordinator) appeared(i int) {
+	if k == nil {
+		return
+	}
+	for _, a := range k.askers {
+		if a.stuck {
+			a.want.Clear(i)
+		}
+	}
 }
 
 // survey asks the neighbours anew what they hold and what they are reading: what
@@ -142,7 +173,7 @@ func (c *Core) granteeHas(b *blob, g *grant) bool {
 }
 
 // exists reports whether somebody holds chunk i or is getting it from the origin.
-func (c *Core) exists(b *blob, i int) bool {
+func (c *Core) exists(b *blob, i int, stuck bool) bool {
 	if b.have.Has(i) || b.busy[i]&(byOrigin|byStore) != 0 {
 		return true
 	}
@@ -152,7 +183,7 @@ func (c *Core) exists(b *blob, i int) bool {
 		}
 	}
 	for _, n := range b.neighbours {
-		if (n.bits.Has(i) || n.inFlight.Has(i)) && c.alive(n.id) {
+		if (n.bits.Has(i) && !stuck || n.inFlight.Has(i)) && c.alive(n.id) {
 			return true
 		}
 	}
@@ -162,7 +193,7 @@ func (c *Core) exists(b *blob, i int) bool {
 // coordinate grants what is missing to those that want it, the lowest stripes
 // first, at most StripesInFlight at once.
 func (c *Core) coordinate(b *blob) {
-	if b.coord == nil || !b.layoutSet() {
+	if b.coord == nil || !b.layoutSet() || b.opening || b.partial && !b.isOpen {
 		return
 	}
 	for _, g := range slices.Clone(b.coord.grants) {
@@ -200,7 +231,12 @@ func (c *Core) coordinate(b *blob) {
 			return
 		}
 	}
-	for len(b.coord.grants) < c.cfg.StripesInFlight {
+	most := c.cfg.StripesInFlight
+	if b.progress == 0 {
+		// Until something has come, the origin may be one that ignores ranges.
+		most = 1
+	}
+	for len(b.coord.grants) < most {
 		a, r := c.nextGrant(b)
 		if a == nil {
 			return
@@ -226,7 +262,7 @@ func (c *Core) nextGrant(b *blob) (*asker, run) {
 			continue
 		}
 		for i := a.want.Next(0); i >= 0 && (low < 0 || i < low); i = a.want.Next(i + 1) {
-			if !c.exists(b, i) {
+			if !c.exists(b, i, a.stuck) {
 				low = i
 				break
 			}
@@ -258,7 +294,7 @@ func (c *Core) nextGrant(b *blob) (*asker, run) {
 	r := run{low, low + 1, c.cfg.Self}
 	if !b.small {
 		_, stripeEnd := b.layout.Stripe(low / b.layout.StripeChunks())
-		for r.end < stripeEnd && best.want.Has(r.end) && !c.exists(b, r.end) {
+		for r.end < stripeEnd && best.want.Has(r.end) && !c.exists(b, r.end, best.stuck) {
 			r.end++
 		}
 	}

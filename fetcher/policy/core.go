@@ -104,11 +104,11 @@ func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect {
 			c.stored(b, ev.Chunk, ev.Kind == EvStored)
 		}
 	case EvProven:
-		if b := c.blobs[ev.Blob]; b != nil {
+		if b := c.blobs[ev.Blob]; b != nil && b.proving {
 			c.provenWhole(b)
 		}
 	case EvRefuted:
-		if b := c.blobs[ev.Blob]; b != nil {
+		if b := c.blobs[ev.Blob]; b != nil && b.proving {
 			c.refuted(b)
 		}
 	case EvHeld:

@@ -16,6 +16,7 @@ type neighbour struct {
 	wants          bool
 	introduced     bool // it was asked for its state
 	replied        bool
+	stale          bool // it said what could not be understood before the size was known
 	owesReply      bool // it asked for ours, which is not known yet
 
 	// avoid: not asked for chunks before then; faults counts why.
@@ -126,7 +127,7 @@ func (c *Core) lookup(b *blob) {
 }
 
 func (c *Core) looked(b *blob, closest, providers []chunkindex.NodeID) {
-	b.looking = false
+	b.looking, b.redirects = false, 0
 	b.closest, b.ranked = closest, nil
 	for _, id := range providers[:min(len(providers), c.cfg.Neighbours)] {
 		c.introduce(b, id)
@@ -191,6 +192,9 @@ func (c *Core) sendHave(b *blob, first, end int) {
 	}
 }
 
+// maxRedirects bounds how often one look-up's worth of redirects is followed.
+const maxRedirects = 4
+
 // message takes in what a peer says.
 func (c *Core) message(from chunkindex.NodeID, m Message) {
 	p := c.peer(from)
@@ -219,7 +223,11 @@ func (c *Core) message(from chunkindex.NodeID, m Message) {
 	n := b.neighbour(from)
 	switch m.Kind {
 	case MsgHave:
-		if n == nil || !b.layoutSet() || m.N <= 0 || m.Chunk+m.N > b.n || !b.small && m.Size != b.size {
+		if n != nil && !b.layoutSet() {
+			n.stale = true
+			return
+		}
+		if n == nil || m.N <= 0 || m.Chunk+m.N > b.n || !b.small && m.Size != b.size {
 			c.count(CountIgnored, 1)
 			return
 		}
@@ -227,10 +235,15 @@ func (c *Core) message(from chunkindex.NodeID, m Message) {
 		for i := m.Chunk; i < m.Chunk+m.N; i++ {
 			n.bits.Set(i)
 			n.inFlight.Clear(i)
+			b.coord.appeared(i)
 		}
 	case MsgLeave:
 		if n != nil {
 			n.wants = false
+			if b.layoutSet() {
+				// It has proven the blob: now its word for any chunk counts.
+				n.sumsAsked = chunkindex.NewBitfield(b.n)
+			}
 		}
 		c.dropAsker(b, from)
 	case MsgGrant:
@@ -238,7 +251,10 @@ func (c *Core) message(from chunkindex.NodeID, m Message) {
 	case MsgGiveBack:
 		c.heardGiveBack(b, from, m)
 	case MsgRedirect:
-		if b.ask.to == from && m.Peer != from {
+		// Views may disagree in a circle: a few steps are enough, then the
+		// reader's patience decides.
+		if b.ask.to == from && m.Peer != from && b.redirects < maxRedirects && !slices.Contains(b.closest, m.Peer) {
+			b.redirects++
 			b.closest, b.ranked = append(b.closest, m.Peer), nil
 			c.introduce(b, m.Peer)
 			b.ask = asking{}
@@ -246,7 +262,9 @@ func (c *Core) message(from chunkindex.NodeID, m Message) {
 	case MsgPeers:
 		if b.wanting() {
 			for _, id := range m.Peers {
-				c.introduce(b, id)
+				if p := c.peers[id]; p != nil && p.up {
+					c.introduce(b, id)
+				}
 			}
 		}
 	case MsgSums:

@@ -24,6 +24,7 @@ type originRead struct {
 type asking struct {
 	to   chunkindex.NodeID
 	at   Time
+	sent Time
 	bits chunkindex.Bitfield
 }
 
@@ -84,8 +85,9 @@ func (c *Core) fetchOrigin(b *blob) {
 			c.count(CountTakeover, 1)
 			continue
 		}
-		if !covers(b.ask.bits, need) {
-			b.ask.bits = need
+		if !covers(b.ask.bits, need) || c.reached(b, b.ask.sent.Add(2*c.cfg.AskTimeout)) {
+			b.ask.bits, b.ask.sent = need, c.now
+			b.wake(c.now.Add(2 * c.cfg.AskTimeout))
 			c.introduce(b, id)
 			c.send(id, Message{Kind: MsgAsk, Blob: b.id, Size: b.size, Small: b.small,
 				Bits: need.Clone(), Epoch: b.epoch, Peers: c.passedOver(b, id)})
@@ -123,12 +125,12 @@ func (c *Core) passedOver(b *blob, id chunkindex.NodeID) []chunkindex.NodeID {
 	return passed
 }
 
-// missing is the set of wanted chunks that are neither here nor on their way,
-// and that no neighbour can serve.
+// missing is the set of wanted chunks that are neither here nor on their way, and
+// that no neighbour can serve or is reading.
 func (c *Core) missing(b *blob) (need chunkindex.Bitfield, some bool) {
 	need = chunkindex.NewBitfield(b.n)
 	for i := b.have.NextClear(0); i >= 0; i = b.have.NextClear(i + 1) {
-		if b.busy[i] == 0 && b.wanted(i, c.cfg.ReadAhead) && !b.granted(i) && !c.servable(b, i) {
+		if b.busy[i] == 0 && b.wanted(i, c.cfg.ReadAhead) && !b.granted(i) && !c.servable(b, i) && !c.inFlightAt(b, i) {
 			need.Set(i)
 			some = true
 		}
@@ -433,7 +435,7 @@ func (c *Core) originFailed(r *originRead, status int, wait time.Duration) {
 
 // heardGrant takes in a coordinator's permission to read a run.
 func (c *Core) heardGrant(b *blob, from chunkindex.NodeID, m Message) {
-	if !b.layoutSet() || m.N <= 0 || m.Chunk+m.N > b.n || b.ask.to != from {
+	if !b.layoutSet() || m.N <= 0 || m.Chunk+m.N > b.n || b.ask.to != from || len(b.grants) >= 64 {
 		c.count(CountIgnored, 1)
 		if b.layoutSet() && m.N > 0 && m.Chunk+m.N <= b.n {
 			c.giveBack(b, run{m.Chunk, m.Chunk + m.N, from}, 0)

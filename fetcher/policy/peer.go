@@ -15,6 +15,8 @@ type peer struct {
 	up bool
 	// met: it was up at some time, so that its key is one that may join.
 	met bool
+	// strikes counts the blobs that it spoiled by handing on strangers' lies.
+	strikes int
 	// heard is when anything last came from it, pinged when it was asked for a
 	// sign of life that has not come, 0 if none is due.
 	heard, pinged Time
@@ -165,7 +167,7 @@ func (c *Core) committee(b *blob) []chunkindex.NodeID {
 		return b.ranked
 	}
 	nodes := append([]chunkindex.NodeID{c.cfg.Self}, b.closest...)
-	if len(b.closest) == 0 {
+	if len(b.closest) < committeeSize {
 		for _, p := range c.up {
 			nodes = append(nodes, p.id)
 		}

@@ -30,12 +30,19 @@ const wholeAt = 60
 func (c *Core) read(ev Event) {
 	b := c.blob(ev.Blob)
 	h, held := c.held[ev.Blob]
+	if !b.opening && !b.isOpen && b.layoutSet() && (ev.Size != b.size || ev.Small != b.small) {
+		// Only peers have spoken of it so far.
+		b.n, b.small, b.size, b.coord, b.grants, b.ask = 0, false, -1, nil, nil, asking{}
+	}
 	switch {
 	case held && h.complete:
 		b.setSize(h.size, h.small)
 		b.proven, b.isOpen = true, true
 	case ev.Small:
 		b.setSize(ev.Size, true)
+		if !b.small {
+			break
+		}
 		// A peer's word for the size of a small blob is worth nothing: the
 		// digest settles it.
 		b.size = ev.Size
@@ -61,9 +68,17 @@ func (c *Core) read(ev Event) {
 			r.src.refused, r.src.fails = 0, 0
 		}
 	}
+	again := !b.wanting() && b.introducedAt != 0
 	c.readers[r.id] = r
 	b.readers = append(b.readers, r)
 	b.whole = b.whole || ev.Whole
+	if again {
+		// Those who asked in the meantime were told that nothing is wanted.
+		for _, n := range b.neighbours {
+			n.introduced = true
+			c.sendState(b, n, true)
+		}
+	}
 	c.advance(b)
 }
 
@@ -91,6 +106,10 @@ func (c *Core) dropReader(r *reader) {
 func (c *Core) failReader(r *reader, status int, reason Reason) {
 	c.emit(Effect{Kind: EfFail, Reader: r.id, Blob: r.b.id, Status: status, Reason: reason})
 	c.dropReader(r)
+	if b := r.b; len(b.readers) == 0 && b.have.Count() == 0 && b.epoch == 0 {
+		// What was thought of it, its size above all, may be the reason.
+		b.whole, b.idleSince = false, c.now.Add(-c.cfg.Linger)
+	}
 }
 
 // bypass hands all readers of a blob that the store cannot take to the driver.
@@ -215,7 +234,7 @@ func (c *Core) giveUp(b *blob, r *reader) {
 		return
 	}
 	if b.layoutSet() && b.size != 0 {
-		if !b.isOpen || b.have.Has(i) || b.busy[i] != 0 || b.granted(i) || c.servable(b, i) {
+		if !b.isOpen || b.have.Has(i) || b.busy[i] != 0 || b.granted(i) || c.promised(b, i) {
 			return
 		}
 	} else if b.sizing != 0 {

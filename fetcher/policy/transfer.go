@@ -32,6 +32,18 @@ func (c *Core) servable(b *blob, i int) bool {
 	return false
 }
 
+// promised reports whether some neighbour says that it has chunk i and has not
+// failed too often.
+func (c *Core) promised(b *blob, i int) bool {
+	for _, n := range b.neighbours {
+		if n.bits.Has(i) && c.alive(n.id) && n.faults < 3 {
+			c.reached(b, n.avoid)
+			return true
+		}
+	}
+	return false
+}
+
 // wanted reports whether chunk i is wanted: a part of the readers' ranges and
 // their read-ahead, or anything if the whole blob is.
 func (b *blob) wanted(i int, ahead int64) bool {
@@ -199,7 +211,7 @@ func (c *Core) cancelTransfer(t *transfer) {
 
 // avoid passes a neighbour over for a while that doubles with each fault.
 func (c *Core) avoid(b *blob, id chunkindex.NodeID, weight int) {
-	if n := b.neighbour(id); n != nil {
+	if n := b.neighbour(id); n != nil && (n.avoid <= c.now || weight > 1) {
 		n.avoid = c.now.Add(c.cfg.Avoid << min(n.faults, 5))
 		n.faults += weight
 	}

@@ -52,10 +52,13 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 	level := chunkindex.Received
 	var matching *chunkindex.Claim
 	contradicted := false
+	var stranger chunkindex.NodeID
 	for k := range ev.Claims {
 		switch claim := &ev.Claims[k]; {
 		case !c.member(claim.Signer):
-			// A key that anybody could have made a moment ago.
+			// A key that anybody could have made a moment ago, or a member
+			// that left before this node came.
+			stranger = claim.Signer
 		case claim.Sum == ev.Sum:
 			matching = claim
 		default:
@@ -76,9 +79,9 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 		level = chunkindex.Attested
 		b.signer[i] = matching.Signer
 	} else {
-		b.signer[i] = chunkindex.NodeID{}
+		b.signer[i] = stranger
 	}
-	if v, ok := b.vouched[i]; ok && v.by != t.from {
+	if v, ok := b.vouched[i]; ok && v.by != t.from && v.by != b.signer[i] {
 		switch {
 		case v.sum != ev.Sum:
 			c.count(CountConflict, 1)
@@ -121,10 +124,21 @@ func (c *Core) arrivedFromOrigin(b *blob, id ID, i int, sum chunkindex.Sum) {
 		c.raise(b, i, chunkindex.Fetched)
 	case b.have.Has(i):
 		c.suspectChunk(b, i)
+		c.cutOff(b, i)
 		c.drop(b, i)
 		c.store(b, id, i, sum, chunkindex.NodeID{}, chunkindex.Fetched, nil)
 	default:
 		c.store(b, id, i, sum, chunkindex.NodeID{}, chunkindex.Fetched, nil)
+	}
+}
+
+// cutOff ends the readers that may have been given chunk i, which is wrong.
+func (c *Core) cutOff(b *blob, i int) {
+	off, n := b.layout.Chunk(i)
+	for _, r := range slices.Clone(b.readers) {
+		if r.off < off+n && r.sent > max(off, r.off) {
+			c.failReader(r, 503, ReasonCorrupt)
+		}
 	}
 }
 
@@ -195,7 +209,9 @@ func (c *Core) prove(b *blob) {
 
 func (c *Core) provenWhole(b *blob) {
 	b.proving, b.proven = false, true
-	c.held[b.id] = holding{b.size, b.small, true}
+	if !c.held[b.id].complete {
+		c.held[b.id] = holding{b.size, b.small, true}
+	}
 	for _, t := range c.sortedTransfers(b) {
 		c.cancelTransfer(t)
 	}
@@ -240,17 +256,27 @@ func (b *blob) suspected(id chunkindex.NodeID) bool {
 	return slices.ContainsFunc(b.suspects, func(s suspect) bool { return s.from == id || s.signer == id })
 }
 
+// strikes is how many blobs a node may spoil by handing on what strangers signed
+// before it is held for the liar itself: keys cost nothing.
+const strikes = 3
+
 // judge compares the suspects with the proven blob. Whoever signed a wrong sum
-// lied; the sender of a wrong chunk that nobody signed did.
+// lied; the sender of a wrong chunk that nobody signed did; one who relayed a
+// stranger's lie may have been deceived.
 func (c *Core) judge(b *blob) {
+	relayed := map[chunkindex.NodeID]bool{}
 	for _, s := range b.suspects {
-		if s.sum == b.sum[s.chunk] {
-			continue
-		}
-		if !s.signer.IsZero() {
-			c.ban(s.signer)
-		} else {
+		switch p := c.peer(s.from); {
+		case s.sum == b.sum[s.chunk]:
+		case s.signer.IsZero():
 			c.ban(s.from)
+		case c.member(s.signer) || c.peer(s.signer).met:
+			c.ban(s.signer)
+		case !relayed[s.from]:
+			relayed[s.from] = true
+			if p.strikes++; p.strikes >= strikes {
+				c.ban(s.from)
+			}
 		}
 	}
 	b.suspects = nil
@@ -363,7 +389,7 @@ func (c *Core) heardAskSums(from chunkindex.NodeID, m Message) {
 		return
 	case b != nil && b.isOpen && !b.proven:
 		if m.Size == b.size {
-			for i := m.Chunk; i < m.Chunk+m.N && b.share.Has(i); i++ {
+			for i := m.Chunk; i < m.Chunk+m.N && b.share.Has(i) && b.level[i] >= chunkindex.Agreed; i++ {
 				answer.Sums = append(answer.Sums, b.sum[i])
 			}
 		}
@@ -392,7 +418,7 @@ func (c *Core) heardSums(b *blob, n *neighbour, m Message) {
 			continue
 		}
 		switch {
-		case b.from[i] == n.id:
+		case b.from[i] == n.id || b.signer[i] == n.id:
 		case b.sum[i] == sum:
 			c.raise(b, i, chunkindex.Agreed)
 		default:
