@@ -89,19 +89,24 @@ func TestPodman(t *testing.T) {
 	f := startFront(t, reg.addr, "")
 	one := startNode(t, f.url(), nil)
 	two := startNode(t, f.url(), []*node{one})
-	three := startNode(t, f.url(), []*node{one, two})
-	pull := func(n *node) {
+	pull := func(t testing.TB, n *node) {
 		p := newPodman(t, n.proxy+"/"+plainOriginName, f.addr)
 		p.pull(t, bigImage)
 		greets(t, p.run(t, bigImage))
 	}
-	pull(one)
+	pull(t, one)
 	f.reset()
-	pull(two)
+	pull(t, two)
 	wantNoBlobBytes(t, f, "the second node's pull")
-	f.close()
-	reg.stop(t)
-	pull(three)
+	for _, fault := range originFaults(f) {
+		t.Run(fault.name, func(t *testing.T) {
+			three := startNode(t, fault.url(t), []*node{one, two})
+			f.reset()
+			fault.begin(t)
+			pull(t, three)
+			wantNoBlobBytes(t, f, "the third node's pull")
+		})
+	}
 }
 
 // TestPlatforms: of an index, the node fetches what its client wants and

@@ -41,9 +41,11 @@ func TestKilledInMidPullResumes(t *testing.T) {
 	fetch(t, time.Minute, "GET", n.at("app/big", "blobs/"+digest)).wantWhole(t, "the layer after the restart", digest)
 	// In flight may be: one chunk on each of four connections, what sockets
 	// hold, and what was verified but not yet recorded.
-	const inFlight = 12 * mib
-	if total := f.bytesOf(digest); total > layer.Size+inFlight {
-		t.Errorf("%d bytes before the kill and %d in all for a blob of %d: verified chunks were fetched again", before, total, layer.Size)
+	const inFlight = 8 * mib
+	total := f.bytesOf(digest)
+	t.Logf("%d bytes before the kill, %d in all for a blob of %d: %d twice", before, total, layer.Size, total-layer.Size)
+	if total > layer.Size+inFlight {
+		t.Error("verified chunks were fetched again")
 	}
 	n.healthy(t)
 }

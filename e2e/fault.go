@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -52,6 +53,19 @@ func dropPackets(t testing.TB, addr string) {
 				t.Errorf("%v: %s", err, out)
 			}
 		})
+	}
+	hangs(t, addr)
+}
+
+// hangs fails the test unless connecting to addr gets no answer at all.
+func hangs(t testing.TB, addr string) {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", addr, 200*time.Millisecond)
+	if err == nil {
+		c.Close()
+	}
+	if e := net.Error(nil); !errors.As(err, &e) || !e.Timeout() {
+		t.Fatalf("connecting to %s: %v, want a timeout", addr, err)
 	}
 }
 
