@@ -139,7 +139,7 @@ func (c *testcase) run(ctx context.Context, r *rig.Rig, origin *rig.Origin, numb
 		// The node is done with this blob before the next one.
 		err = rig.Await(ctx, 30*time.Second, "the node has published the blob", func() (bool, error) {
 			st, err := node.Status(ctx)
-			return st.Blobs.Partial == 0, err
+			return err == nil && st.Blobs.Partial == 0, err
 		})
 		if err != nil {
 			return err

@@ -175,7 +175,7 @@ http {
 	url := fmt.Sprintf("http://127.0.0.1:%s/blob", port)
 	err = rig.Await(ctx, 10*time.Second, "nginx is up", func() (bool, error) {
 		if err := p.Ended(); err != nil {
-			return true, nil
+			return true, err
 		}
 		return rig.Listening("127.0.0.1:" + port)
 	})

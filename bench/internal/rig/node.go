@@ -60,7 +60,7 @@ func (r *Rig) StartNode(ctx context.Context, name string, o NodeOptions) (*Node,
 	n := &Node{Process: p}
 	err = Await(ctx, time.Minute, name+" is up", func() (bool, error) {
 		if err := p.Ended(); err != nil {
-			return true, nil
+			return true, err
 		}
 		data, err := os.ReadFile(ready)
 		if err != nil {

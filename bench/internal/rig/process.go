@@ -136,8 +136,8 @@ func (p *Process) ReadLine(ctx context.Context, out *bufio.Reader, v any) error 
 		}
 		return err
 	case <-ctx.Done():
-		p.cmd.Process.Kill() // which ends the reading
-		<-line
+		_ = p.cmd.Process.Kill() // which ends the reading
+		<-line                   //nolint:errcheck // the end of ctx is why
 		return context.Cause(ctx)
 	}
 }
@@ -149,6 +149,7 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 func (p *Process) Ended() error {
 	select {
 	case <-p.done:
+		//nolint:errorlint // nil where it ended well
 		return fmt.Errorf("%s has ended (%v)\n%s", p.name, p.err, p.Tail())
 	default:
 		return nil
@@ -162,13 +163,13 @@ func (p *Process) Stop() {
 		return
 	default:
 	}
-	p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it fails where the process has just ended
 	timer := time.NewTimer(stopLimit)
 	defer timer.Stop()
 	select {
 	case <-p.done:
 	case <-timer.C:
-		p.cmd.Process.Kill()
+		_ = p.cmd.Process.Kill()
 		<-p.done
 	}
 }

@@ -174,7 +174,8 @@ func FreePort() (string, error) {
 	return port, err
 }
 
-// Await polls until ok does, every few milliseconds, for at most limit.
+// Await polls every few milliseconds, for at most limit, until ok says that it is
+// done, and returns the error that comes with that. Errors before are waited out.
 func Await(ctx context.Context, limit time.Duration, what string, ok func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -183,7 +184,7 @@ func Await(ctx context.Context, limit time.Duration, what string, ok func() (boo
 	for {
 		done, err := ok()
 		if done {
-			return nil
+			return err
 		}
 		select {
 		case <-tick.C:
