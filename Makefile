@@ -66,6 +66,14 @@ vet:
 lint:
 	$(GO) run $(LINT) run ./...
 
+# The figures, each beside what it is judged by. An idle machine, please.
+.PHONY: bench
+bench: deps build
+	$(GO) run ./bench/serve -peercache $(CURDIR)/$(BIN)
+	$(GO) run ./bench/nodetonode -peercache $(CURDIR)/$(BIN)
+	$(GO) run ./bench/firstbyte -peercache $(CURDIR)/$(BIN)
+	$(GO) run ./bench/memory -peercache $(CURDIR)/$(BIN)
+
 .PHONY: clean
 clean:
 	rm -rf bin dist

@@ -21,7 +21,7 @@ func wantNoBlobBytes(t testing.TB, f *front, who string) {
 // TestContainerd is the main promise: the second node's pull takes no layer
 // byte from the registry, and a third one's works when the registry is gone,
 // however it is gone. Without it Peercache is a cache for one machine.
-func TestContainerd(t *testing.T) { testContainerd(t, "", "") }
+func TestContainerd(t *testing.T) { testContainerd(t, "", "", false) }
 
 // TestContainerd2 is the same with containerd 2.4 as `make test-containerd2`
 // built it, fetching each layer by parallel ranges.
@@ -35,10 +35,10 @@ func TestContainerd2(t *testing.T) {
   config_path = ""
   max_concurrent_downloads = 3
   concurrent_layer_fetch_buffer = 8388608
-`)
+`, true)
 }
 
-func testContainerd(t *testing.T, bin, config string) {
+func testContainerd(t *testing.T, bin, config string, parallel bool) {
 	reg := sharedRegistry(t)
 	f := startFront(t, reg.addr, "")
 	one := startNode(t, f.url(), nil)
@@ -48,10 +48,15 @@ func testContainerd(t *testing.T, bin, config string) {
 	// would be counted.
 	via := func(n *node) { client.mirror(t, n.url(), f.url()) }
 
-	via(one)
+	// What the client sends, seen from before the first node.
+	between := startFront(t, one.proxy, "")
+	client.mirror(t, between.url(), f.url())
 	f.reset()
 	client.pull(t, bigImage)
 	greets(t, client.run(t, bigImage, "one"))
+	if parallel != between.saw("bytes=8388608-") {
+		t.Fatalf("parallel ranges expected: %t; the client didn't do so", parallel)
+	}
 	if got := f.seen(blobKind).bytes; got < runnable.size || got > runnable.size+1*mib {
 		t.Fatalf("the first pull took %d blob bytes from the registry for an image of %d", got, runnable.size)
 	}

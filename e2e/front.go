@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -138,6 +139,13 @@ func (f *front) bytesOf(suffix string) (n int64) {
 		}
 	}
 	return n
+}
+
+// saw reports whether a request had a Range.
+func (f *front) saw(r string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.ContainsFunc(f.requests, func(line string) bool { return strings.HasSuffix(line, " "+r) })
 }
 
 // reset starts counting anew.
