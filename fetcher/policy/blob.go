@@ -67,7 +67,9 @@ type blob struct {
 
 	sizing ID // the size request under way, 0 none
 
-	ask    asking
+	ask asking
+	// passed lists coordinators that were of no use for this blob.
+	passed []chunkindex.NodeID
 	grants []run // to be read from the origin when there is room
 	coord  *coordinator
 }

@@ -94,7 +94,7 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 			if low := want.Next(0); low != a.low {
 				a.low, a.since = low, c.now
 			}
-			a.stuck = c.now >= a.since.Add(c.cfg.TransferStall)
+			a.stuck = a.stuck || c.now >= a.since.Add(c.cfg.TransferStall)
 			// A new wish is a new chance: its credentials may have come.
 			a.want, a.epoch, a.refused, a.answered = want, epoch, false, true
 			return
@@ -183,7 +183,7 @@ func (c *Core) exists(b *blob, i int, stuck bool) bool {
 		}
 	}
 	for _, n := range b.neighbours {
-		if (n.bits.Has(i) && !stuck || n.inFlight.Has(i)) && c.alive(n.id) {
+		if n.bits.Has(i) && !stuck && c.usable(b, n) || n.inFlight.Has(i) && c.alive(n.id) {
 			return true
 		}
 	}

@@ -330,7 +330,7 @@ func TestFullDisk(t *testing.T) {
 func TestProofThatTheStoreFails(t *testing.T) {
 	w := newWorld(t, 1, nil)
 	d := w.blob("layer", 40*mib)
-	w.nodes[0].brokenProof = true
+	w.nodes[0].noProof = true
 	a := w.nodes[0].read(d, 0, -1)
 	w.run(time.Minute, a.done)
 	if !a.bypassed || w.now > Time(10*time.Second) {

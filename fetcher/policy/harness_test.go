@@ -87,13 +87,19 @@ type node struct {
 	cancels map[ID]bool
 	timer   int
 	// what it does wrong
-	corrupt bool // serves wrong bytes, and claims them
-	signs   bool // and signs the claims, instead of leaving them out
-	stalls  bool // accepts transfers and sends nothing
-	mute    bool // a process that hangs: takes messages, says nothing
-	full    bool // its disk is full
-	// brokenProof: its disk fails when the blob is to be published
-	brokenProof bool
+	corrupt  bool // serves wrong bytes, and claims them
+	signs    bool // and signs the claims, instead of leaving them out
+	stalls   bool // accepts transfers and sends nothing
+	mute     bool // a process that hangs: takes messages, says nothing
+	full     bool // its disk is full
+	busy     int  // answers so many transfers with busy
+	noProof  bool // its disk fails when the blob is to be published
+	paused   Time // it does nothing before then
+	openTime time.Duration
+	// closest is what the DHT tells it, nil for everybody.
+	closest func() []chunkindex.NodeID
+	lie     func(m *Message) // what it does to the messages that it sends
+	steps   int              // how often its core was asked
 }
 
 type hand struct {
@@ -117,6 +123,8 @@ type client struct {
 	status   int
 	reason   Reason
 	bypassed bool
+	got      map[int]chunkindex.Sum // what it was given
+	wrong    bool
 	started  Time
 	finished Time
 	first    Time
@@ -237,6 +245,16 @@ func (n *node) event(ev Event) {
 	if n.down {
 		return
 	}
+	if n.paused > n.w.now {
+		core := n.core
+		n.w.after(time.Duration(n.paused-n.w.now), func() {
+			if n.core == core {
+				n.event(ev)
+			}
+		})
+		return
+	}
+	n.steps++
 	for _, e := range n.core.Step(n.w.now, ev, nil) {
 		n.do(e)
 	}
@@ -281,13 +299,16 @@ func (n *node) do(e Effect) {
 				providers = append(providers, o.id)
 			}
 		}
+		if n.closest != nil {
+			ids = n.closest()
+		}
 		n.later(2*w.latency, Event{Kind: EvLooked, Blob: e.Blob, Closest: ids, Providers: providers})
 	case EfOpen:
 		ev := Event{Kind: EvOpened, Blob: e.Blob}
 		if h := n.stored[e.Blob]; h != nil && !h.proven && !e.Small {
 			ev.Levels, ev.Sums = slices.Clone(h.level), slices.Clone(h.sum)
 		}
-		n.later(0, ev)
+		n.later(n.openTime, ev)
 	case EfTransfer:
 		n.transfer(e)
 	case EfOriginRead:
@@ -314,8 +335,8 @@ func (n *node) do(e Effect) {
 	case EfDrop:
 		n.stored[e.Blob].level[e.Chunk] = chunkindex.Absent
 	case EfProve:
-		if n.brokenProof {
-			n.later(0, Event{Kind: EvStoreFailed, Blob: e.Blob})
+		if n.noProof {
+			n.later(time.Millisecond, Event{Kind: EvStoreFailed, Blob: e.Blob})
 			return
 		}
 		h, ok := n.stored[e.Blob], true
@@ -392,8 +413,17 @@ func (n *node) transfer(e Effect) {
 		if from.stalls {
 			return
 		}
+		if from.busy > 0 {
+			from.busy--
+			n.event(Event{Kind: EvTransferFailed, ID: e.ID, Fault: FaultBusy})
+			return
+		}
 		if h == nil && !from.corrupt || h != nil && !h.proven && !h.level[e.Chunk].Shareable() {
 			n.event(Event{Kind: EvTransferFailed, ID: e.ID, Fault: FaultGone})
+			return
+		}
+		if !e.Small && e.Size != w.blobs[e.Blob].size || e.Small && !w.blobs[e.Blob].small { // errSize
+			n.event(Event{Kind: EvTransferFailed, ID: e.ID, Fault: FaultBroken})
 			return
 		}
 		sum := from.sumOf(e.Blob, e.Chunk)
@@ -429,6 +459,10 @@ func (n *node) originRead(e Effect) {
 	w.originReads++
 	core, c := n.core, w.blobs[e.Blob]
 	first, end := e.Chunk, c.n
+	if !e.Small && e.Size != c.size || !c.small && e.N < 0 { // as fetcher/originread.go does
+		n.later(2*w.latency, Event{Kind: EvOriginFailed, ID: e.ID, Status: 502})
+		return
+	}
 	if !c.small {
 		first, end = c.layout.Span(e.Off, e.N)
 	}
@@ -499,6 +533,9 @@ func (n *node) store(e Effect) {
 			return
 		}
 		h := n.stored[e.Blob]
+		if e.Chunk >= c.n {
+			n.w.t.Fatalf("store chunk %d of %d: %+v", e.Chunk, c.n, e)
+		}
 		if h == nil {
 			h = &held{level: make([]chunkindex.Level, c.n), sum: make([]chunkindex.Sum, c.n), claim: make([]*chunkindex.Claim, c.n)}
 			n.stored[e.Blob] = h
@@ -529,6 +566,13 @@ func (n *node) deliver(e Effect) {
 		if off := int64(i) * c.layout.ChunkLength(); off < cl.upto || off >= upto {
 			continue
 		}
+		if cl.got == nil {
+			cl.got = map[int]chunkindex.Sum{}
+		}
+		cl.got[i] = h.sum[i]
+		if h.sum[i] != right(e.Blob, i) {
+			cl.wrong = true
+		}
 		if h.level[i] == chunkindex.Absent {
 			w.t.Errorf("%s releases chunk %d, which it does not have", n.id, i)
 		}
@@ -541,7 +585,7 @@ func (n *node) deliver(e Effect) {
 		n.event(Event{Kind: EvConsumed, Reader: e.Reader, Off: upto})
 		if n.clients[e.Reader] == cl && cl.upto == cl.end {
 			for i := range c.n {
-				if off := int64(i) * c.layout.ChunkLength(); off >= cl.off && off < cl.end && h.sum[i] != right(e.Blob, i) {
+				if off := int64(i) * c.layout.ChunkLength(); off >= cl.off && off < cl.end && (h.sum[i] != right(e.Blob, i) || !c.small && cl.got[i] != right(e.Blob, i)) {
 					w.t.Errorf("%s completed a response with wrong bytes in chunk %d", n.id, i)
 				}
 			}

@@ -75,7 +75,7 @@ func (c *Core) fetchOrigin(b *blob) {
 			c.readGrants(b)
 			return
 		}
-		if !c.alive(id) {
+		if !c.alive(id) || slices.Contains(b.passed, id) {
 			continue
 		}
 		if b.ask.to != id {
@@ -118,7 +118,7 @@ func (c *Core) passedOver(b *blob, id chunkindex.NodeID) []chunkindex.NodeID {
 		if n == id || len(passed) == MaxPeers {
 			break
 		}
-		if !c.alive(n) {
+		if !c.alive(n) || slices.Contains(b.passed, n) {
 			passed = append(passed, n)
 		}
 	}
@@ -310,6 +310,12 @@ func (c *Core) hedge(b *blob) {
 		}
 		if c.reached(b, since.Add(patience)) && c.usableSource(b) != nil && c.roomForRead(b, c.cfg.LoneReads) {
 			c.count(CountHedge, 1)
+			if id := b.ask.to; !id.IsZero() && b.ask.bits.Has(i) && c.now >= b.ask.at.Add(c.cfg.TransferStall) {
+				// It was asked, is alive, and neither grants nor knows of
+				// anybody who serves: the next in rank may be of more use.
+				b.passed = append(b.passed, id)
+				b.ask = asking{}
+			}
 			c.startRead(b, run{first: i, end: b.stripeEnd(i)})
 		}
 	}
