@@ -98,8 +98,7 @@ type node struct {
 	openTime time.Duration
 	// closest is what the DHT tells it, nil for everybody.
 	closest func() []chunkindex.NodeID
-	lie     func(m *Message) // what it does to the messages that it sends
-	steps   int              // how often its core was asked
+	steps   int // how often its core was asked
 }
 
 type hand struct {
