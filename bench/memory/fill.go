@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/ipfs/go-datastore/query"
 	"github.com/libp2p/go-libp2p-kad-dht/records"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -56,7 +57,18 @@ func fill(ctx context.Context, data string, chunks, providers int) (err error) {
 			return err
 		}
 	}
-	return fillProviders(ctx, s, providers)
+	if err := fillProviders(ctx, s, providers); err != nil {
+		return err
+	}
+	found, err := s.Datastore(prefix).Query(ctx, query.Query{Prefix: records.ProvidersKeyPrefix, KeysOnly: true})
+	if err != nil {
+		return err
+	}
+	list, err := found.Rest()
+	if err == nil && len(list) != providers {
+		err = fmt.Errorf("%d provider records were written of %d", len(list), providers)
+	}
+	return err
 }
 
 // fillBlob writes n chunks of a blob, with claims. Their bytes are taken from the

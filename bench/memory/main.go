@@ -114,6 +114,14 @@ func once(ctx context.Context, r *rig.Rig, origin *rig.Origin, data string, numb
 		return err
 	}
 	defer node.Stop()
+	// What was written is what the node has.
+	st, err := node.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if want := (*chunks + chunksPerBlob - 1) / chunksPerBlob; st.Blobs.Partial != want || st.Blobs.Complete < manifests {
+		return fmt.Errorf("the node has %d partial and %d complete blobs of %d and %d", st.Blobs.Partial, st.Blobs.Complete, want, manifests)
+	}
 	while := func(what string, list *[]measured, skip time.Duration, work func() error) error {
 		s := node.Sample(every)
 		workErr := work()

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
+	ggcr "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
 	"github.com/opencontainers/image-spec/specs-go/v1"
@@ -29,7 +30,7 @@ func OriginRole(ctx context.Context, args []string, in io.Reader, out io.Writer)
 	}
 	quiet := log.New(io.Discard, "", 0)
 	s := &http.Server{
-		Handler:           registry.New(registry.Logger(quiet), registry.WithBlobHandler(registry.NewDiskBlobHandler(args[0]))),
+		Handler:           registry.New(registry.Logger(quiet), registry.WithBlobHandler(newBlobs(args[0]))),
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          quiet,
 	}
@@ -52,6 +53,33 @@ func OriginRole(ctx context.Context, args []string, in io.Reader, out io.Writer)
 		return err
 	}
 	return nil
+}
+
+// blobs are the registry's own blobs in a directory, but that their size is asked
+// of the file system. The original hashes the whole blob for it, before each
+// response, which no registry in use does: it would hide what a node adds, and
+// add itself wherever a node asks for a size.
+type blobs struct {
+	registry.BlobHandler
+	registry.BlobPutHandler
+	dir string
+}
+
+func newBlobs(dir string) *blobs {
+	h := registry.NewDiskBlobHandler(dir)
+	return &blobs{h, h.(registry.BlobPutHandler), dir}
+}
+
+// Stat implements registry.BlobStatHandler.
+func (b *blobs) Stat(_ context.Context, _ string, h ggcr.Hash) (int64, error) {
+	info, err := os.Stat(filepath.Join(b.dir, h.Algorithm, h.Hex))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, registry.ErrNotFound
+	}
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
 }
 
 // Origin is a registry in a process of its own.
