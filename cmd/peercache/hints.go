@@ -27,6 +27,12 @@ func printHints(w io.Writer, a addresses, c *config.Config) error {
 	if origin != "docker.io" {
 		repository, tag = "REPOSITORY", "TAG"
 	}
+	// containers/image refuses a port in a mirror's path. The default origin is
+	// what a mirror without a path means.
+	mirror := proxy
+	if !strings.Contains(origin, ":") {
+		mirror += "/" + origin
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, `Peercache is up.
   proxy  http://%s
@@ -53,12 +59,12 @@ cat > /etc/containers/registries.conf.d/50-peercache.conf <<'EOF'
 [[registry]]
 location = "%[8]s"
 [[registry.mirror]]
-location = "%[5]s/%[8]s"
+location = "%[10]s"
 insecure = true
 EOF
 
 `, a.Proxy, a.Admin, strings.Join(a.Addresses, "\n         "), c.Data,
-		proxy, repository, tag, origin, reachable(a.Admin))
+		proxy, repository, tag, origin, reachable(a.Admin), mirror)
 	if onlyLoopback(a.Addresses) {
 		fmt.Fprintf(&b, `Another node on this machine:
 
