@@ -71,7 +71,16 @@ func (f *Fetcher) carryOut(e *policy.Effect) {
 		}
 	case policy.EfSums:
 		s := *e
-		f.spawn(func() { f.sendSums(&s) })
+		select {
+		case f.uploads <- struct{}{}:
+			f.spawn(func() {
+				defer func() { <-f.uploads }()
+				f.sendSums(&s)
+			})
+		default:
+			// As busy as with ranges: the asker does without.
+			f.send(s.Peer, &policy.Message{Kind: policy.MsgSums, Blob: s.Blob, Size: s.Size, Chunk: s.Chunk})
+		}
 	case policy.EfTimer:
 		if e.At == 0 {
 			f.timer.Stop()
