@@ -3,6 +3,7 @@ package fetcher
 import (
 	"errors"
 	"io/fs"
+	"runtime"
 
 	"github.com/opencontainers/go-digest"
 
@@ -142,6 +143,7 @@ func (f *Fetcher) storeChunk(e *policy.Effect) {
 			}
 		}
 		f.post(ev)
+		runtime.Gosched() // as in originChunk: the loop now, the next chunk after it
 	})
 }
 

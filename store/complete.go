@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 
 	"github.com/opencontainers/go-digest"
 
@@ -54,6 +55,8 @@ func (p *Partial) hashPrefix(ctx context.Context) (chunks int, err error) {
 		case !here:
 			return chunks, nil
 		}
+		// Whoever waits for a chunk comes before the hash of those that are here.
+		runtime.Gosched()
 		off, n := p.layout.Chunk(chunks)
 		for end := off + n; p.hashed < end; {
 			if err := ctx.Err(); err != nil {
