@@ -3,7 +3,7 @@
 // and 50,000 provider records in its store. The goals are about RssAnon: the
 // page cache that is mapped from files goes when others need the memory.
 //
-//	go run ./bench/memory [-runs 3] [-size 1073741824] [-idle 20s] [-json]
+//	go run ./bench/memory [-runs 3] [-size 1073741824] [-idle 20s] [-after 30s] [-json]
 package main
 
 import (
@@ -25,15 +25,15 @@ var (
 	idle      = flag.Duration("idle", 20*time.Second, "how long the node idles")
 	chunks    = flag.Int("chunks", 20_000, "chunk records in the store")
 	providers = flag.Int("providers", 50_000, "provider records in the store")
+	after     = flag.Duration("after", 30*time.Second, "how long the node idles once a blob has passed")
 )
 
 const (
 	mib       = 1 << 20
-	idleGoal  = 60 * mib
-	peakGoal  = 150 * mib
-	every     = 20 * time.Millisecond
-	parallel  = 8 // clients of the second kind of pull
-	afterwait = 30 * time.Second
+	idleGoal = 60 * mib
+	peakGoal = 150 * mib
+	every    = 20 * time.Millisecond
+	parallel = 8 // clients of the second kind of pull
 )
 
 // measured is what a node held over some time, in bytes.
@@ -57,7 +57,7 @@ type result struct {
 }
 
 func main() {
-	rig.Main(15*time.Minute, map[string]rig.Role{"origin": rig.OriginRole}, run)
+	rig.Main(20*time.Minute, map[string]rig.Role{"origin": rig.OriginRole}, run)
 }
 
 func run(ctx context.Context, r *rig.Rig) error {
@@ -85,7 +85,7 @@ func run(ctx context.Context, r *rig.Rig) error {
 	}{
 		{fmt.Sprintf("idle, the last half of %s", *idle), res.Idle},
 		{fmt.Sprintf("%d MiB pass as one blob", *size/mib), res.One},
-		{fmt.Sprintf("%s later", afterwait), res.IdleAfter},
+		{fmt.Sprintf("%s later", *after), res.IdleAfter},
 		{fmt.Sprintf("%d MiB pass as %d blobs at once", *size/mib, parallel), res.Many},
 	} {
 		cell := func(field func(measured) int64) string {
@@ -158,7 +158,7 @@ func once(ctx context.Context, r *rig.Rig, origin *rig.Origin, data string, numb
 	if err := while("one blob", &res.One, 0, pull(ctx, r, origin, node, 100*(number+1), 1)); err != nil {
 		return err
 	}
-	if err := while("idle again", &res.IdleAfter, afterwait-afterwait/10, rest(afterwait)); err != nil {
+	if err := while("idle again", &res.IdleAfter, *after-*after/10, rest(*after)); err != nil {
 		return err
 	}
 	return while("many blobs", &res.Many, 0, pull(ctx, r, origin, node, 100*(number+1)+50, parallel))
