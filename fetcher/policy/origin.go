@@ -163,9 +163,10 @@ func (c *Core) readAlone(b *blob, need chunkindex.Bitfield) {
 }
 
 // loneReads is how many reads may run at once: one until the origin has shown
-// that it honours ranges.
+// that it honours ranges, and until a first chunk is here, which the client waits
+// for and which would share the link and the CPUs with the others.
 func (c *Core) loneReads(b *blob) int {
-	if s := c.usableSource(b); s != nil && !s.ranged {
+	if s := c.usableSource(b); s != nil && !s.ranged || b.progress == 0 {
 		return 1
 	}
 	return c.cfg.LoneReads
