@@ -29,7 +29,7 @@ var (
 )
 
 const (
-	mib       = 1 << 20
+	mib      = 1 << 20
 	idleGoal = 60 * mib
 	peakGoal = 150 * mib
 	every    = 20 * time.Millisecond
