@@ -54,8 +54,12 @@ func (c *Core) heardAsk(from chunkindex.NodeID, m Message) {
 			Bits: chunkindex.FullBitfield(chunksOf(h.size, h.small))})
 		return
 	}
+	if m.Size < 0 && !m.Small || m.Bits.Len() != chunksOf(m.Size, m.Small) {
+		c.count(CountIgnored, 1)
+		return
+	}
 	if c.blobs[m.Blob] == nil && len(c.order) >= maxCoordinated {
-		// Whoever asked turns to the next in rank.
+		// Whoever asked loses patience and turns to the next in rank.
 		c.count(CountIgnored, 1)
 		return
 	}
@@ -66,8 +70,8 @@ func (c *Core) heardAsk(from chunkindex.NodeID, m Message) {
 		return
 	}
 	c.lookup(b)
-	// Nobody's word but the better-ranked member's own redirects: the one named
-	// here is alive as far as this node can tell.
+	// The member named in a redirect is alive as far as this node can tell; the
+	// asker says which ones it has found not to be.
 	for _, id := range c.committee(b) {
 		if id == c.cfg.Self || id == from {
 			break
@@ -91,7 +95,8 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 	}
 	for _, a := range b.coord.askers {
 		if a.id == id {
-			if low := want.Next(0); low != a.low {
+			// A chunk that nobody claims to hold just waits for its turn.
+			if low := want.Next(0); low != a.low || !b.claimedBy(low) {
 				a.low, a.since = low, c.now
 			}
 			a.stuck = a.stuck || c.now >= a.since.Add(c.cfg.TransferStall)
@@ -101,6 +106,11 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 		}
 	}
 	b.coord.askers = append(b.coord.askers, &asker{id: id, want: want, epoch: epoch, checked: c.now, answered: true, low: want.Next(0), since: c.now})
+}
+
+// claimedBy reports whether some neighbour says that it holds chunk i.
+func (b *blob) claimedBy(i int) bool {
+	return slices.ContainsFunc(b.neighbours, func(n *neighbour) bool { return n.bits.Has(i) })
 }
 
 // appeared notes that chunk i has just come to somebody: whoever found nobody to

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -367,5 +368,63 @@ func TestWantAgain(t *testing.T) {
 	w.wait(time.Minute, full, again)
 	if h := a.counts[CountHedge]; h > 0 {
 		t.Errorf("%d hedges, %v, egress %d MiB", h, time.Duration(again.finished-again.started), w.originBytes[d]/mib)
+	}
+}
+
+// silent is a tester that notes nothing: for worlds in which member mode may
+// release a part of a blob on a liar's word.
+type silent struct{ *testing.T }
+
+func (silent) Errorf(string, ...any) {}
+
+// The liar that signed a chunk has left before this node restarted, so that its
+// key is a stranger's. Who handed the chunk on was deceived and is not banned.
+func TestHonestRelayIsNotBanned(t *testing.T) {
+	w := newWorld(silent{t}, 3, nil)
+	d := w.blob("layer", 60*mib)
+	liar, relay, n := w.nodes[0], w.nodes[1], w.nodes[2]
+	w.wait(time.Minute, liar.read(d, 0, -1))
+	w.run(time.Minute, func() bool { return false })
+	liar.corrupt, liar.signs = true, true
+	r := relay.readSized(d, 0, 40*mib, 60*mib)
+	w.run(time.Minute, func() bool { return r.upto > 20*mib || r.done() })
+	w.kill(liar)
+	cfg := n.core.cfg
+	w.kill(n)
+	w.restart(n, cfg)
+	refuted := func() int64 { return n.counts[CountRefuted] }
+	cl := n.read(d, 0, -1)
+	w.run(time.Minute, cl.done)
+	w.run(time.Minute, func() bool { return false })
+	if p := n.core.peers[relay.id]; p.banned != 0 {
+		t.Errorf("the honest relay is banned; %d refutations, status %d", refuted(), cl.status)
+	}
+}
+
+// A peer that asks about blob after blob makes this node keep a bounded number of
+// them, for a bounded time; one that makes no sense, none.
+func TestAsksAreBounded(t *testing.T) {
+	w := newWorld(t, 2, nil)
+	n, peer := w.nodes[0], w.nodes[1]
+	ask := func(i int, size int64, bits int) {
+		n.hears(peer, Message{Kind: MsgAsk, Blob: digest.FromString(fmt.Sprint("absent ", i)), Size: size,
+			Bits: chunkindex.FullBitfield(bits)})
+	}
+	for i := range 3 * maxCoordinated {
+		ask(i, 20*mib, 19)
+		ask(i, -1, 20)
+	}
+	if got := len(n.core.blobs); got != 0 {
+		t.Errorf("%d blobs are kept for asks that make no sense", got)
+	}
+	for i := range 3 * maxCoordinated {
+		ask(i, 20*mib, 20)
+	}
+	if got := len(n.core.blobs); got == 0 || got > maxCoordinated {
+		t.Errorf("%d blobs are kept, want at most %d", got, maxCoordinated)
+	}
+	w.run(10*time.Minute, func() bool { return false })
+	if got := len(n.core.blobs); got != 0 {
+		t.Errorf("%d blobs are left", got)
 	}
 }
