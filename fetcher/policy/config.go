@@ -19,14 +19,38 @@ const (
 	VerifyMember
 )
 
+// Announce says what of a blob is announced on the DHT.
+type Announce uint8
+
+const (
+	// AnnounceGroups announces blobs, and of those above [GroupedSize] also the
+	// groups of chunks that are complete here.
+	AnnounceGroups Announce = iota
+	// AnnounceBlobs announces whole blobs alone.
+	AnnounceBlobs
+	// AnnounceChunks announces also each chunk of a proven blob by its own
+	// SHA-256, so that other blobs with the same chunk can be served.
+	AnnounceChunks
+)
+
+// Blobs above GroupedSize bytes are announced in groups of GroupLength bytes too.
+const (
+	GroupedSize = 512 << 20
+	GroupLength = 256 << 20
+)
+
 // Config is the core's configuration. [DefaultConfig] fills it with defaults.
 type Config struct {
 	// Self is this node.
 	Self chunkindex.NodeID
 	// Seed seeds the core's randomness.
 	Seed uint64
+	// Label says where this node is.
+	Label Label
 	// Verify is the release rule.
 	Verify Verify
+	// Announce is what is announced on the DHT.
+	Announce Announce
 
 	// StripesInFlight bounds the stripes of one blob that are being read from
 	// the origin at once, cluster-wide.

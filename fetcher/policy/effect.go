@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"time"
+
 	"github.com/opencontainers/go-digest"
 
 	"github.com/peercache/peercache/chunkindex"
@@ -18,10 +20,17 @@ const (
 	// EfSend: send Msg to Peer. Best effort; a peer that cannot be sent to
 	// goes down.
 	EfSend
+	// EfConnect (ended by EvPeerUp or EvUnreachable, by Peer): connect to a node
+	// that was named by others. Bounded in time by the driver, which knows the
+	// addresses that came with the name.
+	EfConnect
 	// EfLookup (ended by EvLooked, by Blob): ask the DHT for the closest
-	// nodes and the providers of Blob. Bounded in time by the driver.
+	// nodes and the providers of Blob; where N > 0 also for the providers of the
+	// group of N chunks from Chunk on. Bounded in time by the driver.
 	EfLookup
-	// EfProvide, EfWithdraw: announce that this node holds Blob, or stop.
+	// EfProvide: announce that this node holds Blob, or where N > 0 the group of
+	// N chunks from Chunk on. EfWithdraw: stop announcing Blob and everything
+	// of it.
 	EfProvide
 	EfWithdraw
 
@@ -39,6 +48,14 @@ const (
 	// EfCancelTransfer: end transfer ID now.
 	EfCancelTransfer
 
+	// EfServe: serve upload ID, which EvUploaded ends. EfBusy: answer it BUSY, and
+	// name Peers as others to ask.
+	EfServe
+	EfBusy
+
+	// EfCooldown: leave the origin of Source alone for Wait, because a peer was
+	// told to.
+	EfCooldown
 	// EfOriginSize (ID): ask the origin at Source for the size of Blob.
 	EfOriginSize
 	// EfOriginRead (ID): read [Off, Off+N) of Blob from the origin at Source,
@@ -185,8 +202,10 @@ type Effect struct {
 	Level  chunkindex.Level
 	Claim  *chunkindex.Claim
 	At     Time
+	Wait   time.Duration
 	Status int
 	Reason Reason
 	Metric Metric
+	Peers  []chunkindex.NodeID
 	Msg    Message
 }

@@ -24,6 +24,9 @@ type ID uint64
 // origin and a repository. Zero is no source. The core only compares sources.
 type Source uint32
 
+// Origin is a driver's number for an origin, whatever the repository. Zero is none.
+type Origin uint32
+
 // EventKind says which fields of an [Event] mean something.
 type EventKind uint8
 
@@ -38,6 +41,8 @@ const (
 	// that was promised by it is void.
 	EvPeerUp
 	EvPeerDown
+	// EvUnreachable ends Connect: there is no way to Peer now.
+	EvUnreachable
 	// EvMessage: Peer sent Msg. Messages of one peer arrive in order.
 	EvMessage
 
@@ -55,8 +60,16 @@ const (
 	// Sum, and came with Claims whose signatures are valid. For a small blob,
 	// the bytes hashed to the blob's digest.
 	EvTransferDone
-	// EvTransferFailed ends Transfer. Fault says how.
+	// EvTransferFailed ends Transfer. Fault says how; with FaultBusy, Peers are
+	// other nodes that have the chunk, or soon will, by the peer's word.
 	EvTransferFailed
+
+	// EvUpload: Peer asks this node for Chunk of Blob. The core answers at once,
+	// with Serve or with Busy. IDs of uploads come from the driver, and are
+	// apart from those of readers and of effects.
+	EvUpload
+	// EvUploaded ends Serve: the upload is over, well or not.
+	EvUploaded
 
 	// EvOriginHeaders: the origin answered read ID; Size is the blob's size (-1
 	// unknown), Ranged whether it honours ranges. Where it does not, the
@@ -95,7 +108,8 @@ const (
 	// for "to the end". Whole says that it asked for the blob without a
 	// range. Small says that the blob travels inline (a manifest, or Size is at
 	// most one chunk). Size is -1 where nobody has told. Source says where
-	// this reader's blob may be had upstream.
+	// this reader's blob may be had upstream, Origin which of the origins that
+	// is: the sources of one origin share its connections and its cooldowns.
 	EvRead
 	// EvConsumed: Reader has taken the bytes before Off.
 	EvConsumed
@@ -142,6 +156,7 @@ type Event struct {
 	Small  bool
 	Ranged bool
 	Source Source
+	Origin Origin
 	Status int
 	Wait   time.Duration
 	Fault  Fault
@@ -152,5 +167,6 @@ type Event struct {
 	Sums      []chunkindex.Sum
 	Closest   []chunkindex.NodeID
 	Providers []chunkindex.NodeID
+	Peers     []chunkindex.NodeID
 	Msg       Message
 }

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"time"
+
 	"github.com/opencontainers/go-digest"
 
 	"github.com/peercache/peercache/chunkindex"
@@ -18,7 +20,8 @@ const (
 	// bytes, -1 unknown), what it is reading from the origin right now
 	// (InFlight), whether it wants the blob (Want: it asks to be told of what
 	// the receiver gets) and whether it expects a MsgState in return (Reply). A
-	// small blob has a bitfield of one.
+	// small blob has a bitfield of one. Epoch is the sender's: what it said of
+	// itself under an earlier one is void.
 	MsgState
 	// MsgHave: the sender now holds the N chunks from Chunk on.
 	MsgHave
@@ -35,11 +38,14 @@ const (
 	// MsgGiveBack, to the coordinator: the sender will not read the N chunks
 	// from Chunk on. Status is the origin's answer: 401, 403 and 404 mean that
 	// this sender cannot have the blob from the origin at all, others that it
-	// failed this time, 0 that it no longer wants them.
+	// failed this time (Wait: and asked to be left alone for so long), 0 that it
+	// no longer wants them, 200 that others hold them now by the sender's help.
 	MsgGiveBack
 	// MsgRedirect: ask Peer instead, it ranks better.
 	MsgRedirect
-	// MsgPeers: Peers hold or want the blob as well.
+	// MsgPeers: Peers hold or want the blob as well, or did a moment ago. Labels
+	// say where they are, in the same order. N is how many nodes want or hold the
+	// blob as far as the sender can tell.
 	MsgPeers
 	// MsgPing asks for a MsgPong at once: are you alive?
 	MsgPing
@@ -49,13 +55,24 @@ const (
 	// the answer ends before the first one that is missing.
 	MsgAskSums
 	MsgSums
+	// MsgJoin, to a member of the committee: the sender wants the blob, and wants
+	// to know of others; answered by MsgPeers.
+	MsgJoin
+	// MsgCooldown: the origin asked to be left alone; nobody should ask it for
+	// Wait from now on. Status is what it said.
+	MsgCooldown
 )
 
 // MaxSums bounds the sums in one message.
 const MaxSums = 256
 
 // MaxPeers bounds the nodes in one message.
-const MaxPeers = 32
+const MaxPeers = 64
+
+// Label says where a node is: numbers that stand for its zone and its rack, equal
+// for nodes in the same one. Zero is unknown, and near to nobody. A rack lies in
+// one zone.
+type Label struct{ Zone, Rack uint32 }
 
 // Message is what one core says to another.
 type Message struct {
@@ -68,10 +85,15 @@ type Message struct {
 	Chunk int
 	N     int
 	Epoch int
-	// Status is an HTTP status.
-	Status   int
+	// Status is an HTTP status. Wait goes with it, in whole milliseconds on the
+	// wire.
+	Status int
+	Wait   time.Duration
+	// Label is the sender's, Labels are those of Peers.
+	Label    Label
 	Peer     chunkindex.NodeID
 	Peers    []chunkindex.NodeID
+	Labels   []Label
 	Sums     []chunkindex.Sum
 	Bits     chunkindex.Bitfield
 	InFlight chunkindex.Bitfield

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -47,21 +49,26 @@ const (
 	fieldSums
 	fieldBits
 	fieldInFlight
+	fieldWait
+	fieldLabel
+	fieldLabels // as many as there are peers
 )
 
 var messageFields = map[MessageKind]fields{
-	MsgState:    fieldBits | fieldInFlight,
+	MsgState:    fieldEpoch | fieldBits | fieldInFlight | fieldLabel,
 	MsgHave:     fieldRun,
 	MsgLeave:    0,
 	MsgAsk:      fieldBits | fieldEpoch | fieldPeers,
 	MsgGrant:    fieldRun | fieldEpoch,
-	MsgGiveBack: fieldRun | fieldStatus,
+	MsgGiveBack: fieldRun | fieldStatus | fieldWait,
 	MsgRedirect: fieldPeer,
-	MsgPeers:    fieldPeers,
+	MsgPeers:    fieldRun | fieldPeers | fieldLabels,
 	MsgPing:     0,
 	MsgPong:     0,
 	MsgAskSums:  fieldRun,
 	MsgSums:     fieldRun | fieldSums,
+	MsgJoin:     fieldLabel,
+	MsgCooldown: fieldStatus | fieldWait,
 }
 
 // AppendMessage appends the encoding of m to dst.
@@ -92,6 +99,12 @@ func AppendMessage(dst []byte, m *Message) []byte {
 	if f&fieldStatus != 0 {
 		dst = binary.AppendUvarint(dst, uint64(m.Status))
 	}
+	if f&fieldWait != 0 {
+		dst = binary.AppendUvarint(dst, uint64(m.Wait/time.Millisecond))
+	}
+	if f&fieldLabel != 0 {
+		dst = appendLabel(dst, m.Label)
+	}
 	if f&fieldPeer != 0 {
 		dst = append(dst, m.Peer[:]...)
 	}
@@ -99,6 +112,15 @@ func AppendMessage(dst []byte, m *Message) []byte {
 		dst = binary.AppendUvarint(dst, uint64(len(m.Peers)))
 		for _, p := range m.Peers {
 			dst = append(dst, p[:]...)
+		}
+	}
+	if f&fieldLabels != 0 {
+		for i := range m.Peers {
+			var l Label
+			if i < len(m.Labels) {
+				l = m.Labels[i]
+			}
+			dst = appendLabel(dst, l)
 		}
 	}
 	if f&fieldSums != 0 {
@@ -116,6 +138,10 @@ func AppendMessage(dst []byte, m *Message) []byte {
 	return dst
 }
 
+func appendLabel(dst []byte, l Label) []byte {
+	return binary.AppendUvarint(binary.AppendUvarint(dst, uint64(l.Zone)), uint64(l.Rack))
+}
+
 // appendBits writes a set as its length, then nothing for none of them, all of
 // them, or the bitfield: most sets in a running cluster are full or empty.
 func appendBits(dst []byte, b chunkindex.Bitfield) []byte {
@@ -128,6 +154,9 @@ func appendBits(dst []byte, b chunkindex.Bitfield) []byte {
 	}
 	return b.Append(append(dst, 2))
 }
+
+// maxWait bounds what a message may say to wait for, in milliseconds.
+const maxWait = 24 * 60 * 60 * 1000
 
 type decoder struct {
 	data []byte
@@ -170,6 +199,10 @@ func (d *decoder) bytes(n int) []byte {
 	b := d.data[:n]
 	d.data = d.data[n:]
 	return b
+}
+
+func (d *decoder) label() Label {
+	return Label{uint32(d.uint(math.MaxUint32)), uint32(d.uint(math.MaxUint32))}
 }
 
 func (d *decoder) bits() chunkindex.Bitfield {
@@ -231,6 +264,12 @@ func DecodeMessage(data []byte) (Message, error) {
 	if f&fieldStatus != 0 {
 		m.Status = int(d.uint(999))
 	}
+	if f&fieldWait != 0 {
+		m.Wait = time.Duration(d.uint(maxWait)) * time.Millisecond
+	}
+	if f&fieldLabel != 0 {
+		m.Label = d.label()
+	}
 	if f&fieldPeer != 0 {
 		copy(m.Peer[:], d.bytes(len(m.Peer)))
 	}
@@ -239,6 +278,11 @@ func DecodeMessage(data []byte) (Message, error) {
 			var p chunkindex.NodeID
 			copy(p[:], d.bytes(len(p)))
 			m.Peers = append(m.Peers, p)
+		}
+	}
+	if f&fieldLabels != 0 {
+		for range m.Peers {
+			m.Labels = append(m.Labels, d.label())
 		}
 	}
 	if f&fieldSums != 0 {

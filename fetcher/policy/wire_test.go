@@ -3,8 +3,10 @@ package policy
 import (
 	"bytes"
 	"errors"
+	"math"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -18,15 +20,17 @@ func wireSamples() []Message {
 	some.Set(69)
 	return []Message{
 		{Kind: MsgState, Blob: d, Size: -1, Want: true, Reply: true, Bits: chunkindex.NewBitfield(0), InFlight: chunkindex.NewBitfield(0)},
-		{Kind: MsgState, Blob: d, Size: 70 << 20, Bits: some, InFlight: chunkindex.FullBitfield(70)},
+		{Kind: MsgState, Blob: d, Size: 70 << 20, Epoch: 3, Label: Label{1, 2}, Bits: some, InFlight: chunkindex.FullBitfield(70)},
 		{Kind: MsgState, Blob: digest.SHA512.FromString("blob"), Size: 10, Small: true, Bits: chunkindex.FullBitfield(1), InFlight: chunkindex.NewBitfield(1)},
 		{Kind: MsgHave, Blob: d, Size: 70 << 20, Chunk: 3, N: 300},
 		{Kind: MsgLeave, Blob: d, Size: -1},
 		{Kind: MsgAsk, Blob: d, Size: 70 << 20, Epoch: 2, Bits: some, Peers: []chunkindex.NodeID{{1}, {2}}},
 		{Kind: MsgGrant, Blob: d, Size: 70 << 20, Chunk: 16, N: 16, Epoch: 1},
-		{Kind: MsgGiveBack, Blob: d, Size: 70 << 20, Chunk: 16, N: 16, Status: 403},
+		{Kind: MsgGiveBack, Blob: d, Size: 70 << 20, Chunk: 16, N: 16, Status: 429, Wait: 1500 * time.Millisecond},
 		{Kind: MsgRedirect, Blob: d, Size: -1, Peer: chunkindex.NodeID{9}},
-		{Kind: MsgPeers, Blob: d, Size: -1, Peers: []chunkindex.NodeID{{1}}},
+		{Kind: MsgPeers, Blob: d, Size: -1, N: 500, Peers: []chunkindex.NodeID{{1}, {2}}, Labels: []Label{{}, {7, math.MaxUint32}}},
+		{Kind: MsgJoin, Blob: d, Size: -1, Label: Label{7, 9}},
+		{Kind: MsgCooldown, Blob: d, Size: -1, Status: 429, Wait: 90 * time.Second},
 		{Kind: MsgPing, Blob: d, Size: -1},
 		{Kind: MsgPong, Blob: d, Size: -1},
 		{Kind: MsgAskSums, Blob: d, Size: 70 << 20, Chunk: 0, N: 256},
