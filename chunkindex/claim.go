@@ -29,7 +29,8 @@ type Claim struct {
 }
 
 // claimContext separates these signatures from every other use of a node's key.
-const claimContext = "peercache-chunk-claim-v1\x00"
+// Its version changes whenever a chunk number comes to mean other bytes.
+const claimContext = "peercache-chunk-claim-v2\x00"
 
 func claimMessage(blob digest.Digest, l Layout, chunk int, sum Sum) []byte {
 	msg := make([]byte, 0, len(claimContext)+len(blob)+1+3*8+len(sum))

@@ -303,7 +303,7 @@ func (c *Core) nextGrant(b *blob) (*asker, run) {
 	}
 	r := run{low, low + 1, c.cfg.Self}
 	if !b.small {
-		_, stripeEnd := b.layout.Stripe(low / b.layout.StripeChunks())
+		_, stripeEnd := b.layout.Stripe(b.layout.StripeOf(low))
 		for r.end < stripeEnd && best.want.Has(r.end) && !c.exists(b, r.end, best.stuck) {
 			r.end++
 		}

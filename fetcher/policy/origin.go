@@ -176,7 +176,7 @@ func (b *blob) stripeEnd(i int) int {
 	if b.small {
 		return 1
 	}
-	_, end := b.layout.Stripe(i / b.layout.StripeChunks())
+	_, end := b.layout.Stripe(b.layout.StripeOf(i))
 	return end
 }
 

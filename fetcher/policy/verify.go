@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"math"
 	"slices"
 
 	"github.com/peercache/peercache/chunkindex"
@@ -317,7 +318,11 @@ func (c *Core) refuted(b *blob) {
 		if r.off < b.size {
 			first = b.layout.At(r.off)
 		}
-		if next := b.have.NextClear(first); next >= 0 && r.sent > r.off && int64(next)*b.layout.ChunkLength() < r.sent {
+		gap := int64(math.MaxInt64) // where the first byte is that is not here
+		if next := b.have.NextClear(first); next >= 0 {
+			gap, _ = b.chunkBytes(next)
+		}
+		if r.sent > r.off && gap < r.sent {
 			c.failReader(r, 503, ReasonCorrupt)
 		} else if b.epoch > maxEpochs {
 			c.failReader(r, 502, ReasonCorrupt)
