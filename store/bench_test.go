@@ -57,8 +57,9 @@ func BenchmarkWriteAndProve(b *testing.B) {
 		}
 		var buf *chunkindex.Buffer
 		for i := range l.Count() {
-			buf = chunkindex.NewBuffer(1<<20, buf)
-			if _, err := buf.ReadFrom(bytes.NewReader(data)); err != nil {
+			off, n := l.Chunk(i)
+			buf = chunkindex.NewBuffer(int(n), buf)
+			if _, err := buf.ReadFrom(bytes.NewReader(data[off%mib:])); err != nil {
 				b.Fatal(err)
 			}
 			if err := p.WriteChunk(i, buf, chunkindex.Fetched, nil); err != nil {

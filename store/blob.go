@@ -121,6 +121,9 @@ func (b *Blob) Sum(i int) (chunkindex.Sum, error) {
 		return sum, fmt.Errorf("store: chunk %d of %s: %w", i, b.e.digest, chunkindex.ErrLayout)
 	}
 	page, err := b.s.index.get(sumsKey(b.e.digest, i/sumsPerPage))
+	if err == nil {
+		page, err = decodeSumsPage(page)
+	}
 	if at := i % sumsPerPage * len(sum); err == nil && len(page) >= at+len(sum) {
 		copy(sum[:], page[at:])
 		return sum, nil

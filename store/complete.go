@@ -37,7 +37,7 @@ func (p *Partial) hashPrefix(ctx context.Context) (chunks int, err error) {
 			p.mu.Unlock()
 			return 0, ErrClosed
 		}
-		if int64(p.redo)*p.layout.ChunkLength() < p.hashed {
+		if p.hashed > 0 && p.redo <= p.layout.At(p.hashed-1) {
 			p.hash.Reset()
 			p.hashed = 0
 		}

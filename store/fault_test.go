@@ -199,7 +199,7 @@ func TestNothingLostByFullDisk(t *testing.T) {
 		t.Errorf("chunk 0 is %s", st.Level)
 	}
 	d.at = 0
-	for i := 1; i < 3; i++ {
+	for i := 1; i < whole.layout.Count(); i++ {
 		if err := p.WriteChunk(i, fullBuffer(whole.chunk(i)), chunkindex.Fetched, nil); err != nil {
 			t.Fatal(err)
 		}

@@ -175,7 +175,7 @@ func (s *Store) recordComplete(e *entry, sums []byte) {
 		err = s.index.batch(func(set func(key, value []byte) error) error {
 			const page = sumsPerPage * len(chunkindex.Sum{})
 			for i := 0; i*page < len(sums); i++ {
-				if err := set(sumsKey(e.digest, i), sums[i*page:min(len(sums), (i+1)*page)]); err != nil {
+				if err := set(sumsKey(e.digest, i), sumsPage(sums[i*page:min(len(sums), (i+1)*page)])); err != nil {
 					return err
 				}
 			}

@@ -16,7 +16,7 @@ import (
 //
 //	'b' digest               a blob: blobRecord
 //	'c' digest chunk(4)      a chunk of a partial blob: chunkRecord
-//	's' digest page(4)       SHA-256 of up to 1024 chunks of a complete blob
+//	's' digest page(4)       SHA-256 of up to 1024 chunks of a complete blob: sumsPage
 //	'r' space 0 key          a record of the store's user
 //	'd' name 0 key           a datastore
 //	'm' name                 the store's own: "epoch"
@@ -32,6 +32,11 @@ const (
 )
 
 const recordVersion = 1
+
+// chunkVersion is that of what is kept by chunk number. It changes when a number
+// comes to mean other bytes: what has another version is of no use then, and a
+// start drops it. A partial blob begins anew; a complete one only lacks its sums.
+const chunkVersion = 2
 
 // sumsPerPage keeps a page of sums well below what one commit may hold.
 const sumsPerPage = 1024
@@ -119,7 +124,7 @@ const chunkRecordLength = 2 + 4 + len(chunkindex.Sum{})
 
 // append encodes version, level, epoch, sum and, if there is one, the claim.
 func (r chunkRecord) append(dst []byte) []byte {
-	dst = append(dst, recordVersion, byte(r.level))
+	dst = append(dst, chunkVersion, byte(r.level))
 	dst = binary.BigEndian.AppendUint32(dst, r.epoch)
 	dst = append(dst, r.sum[:]...)
 	if r.claim != nil {
@@ -129,7 +134,7 @@ func (r chunkRecord) append(dst []byte) []byte {
 }
 
 func decodeChunkRecord(v []byte) (r chunkRecord, err error) {
-	if len(v) < chunkRecordLength || v[0] != recordVersion || !chunkindex.Level(v[1]).Valid() || v[1] == 0 {
+	if len(v) < chunkRecordLength || v[0] != chunkVersion || !chunkindex.Level(v[1]).Valid() || v[1] == 0 {
 		return r, errRecord
 	}
 	r.level = chunkindex.Level(v[1])
@@ -144,6 +149,18 @@ func decodeChunkRecord(v []byte) (r chunkRecord, err error) {
 	}
 	r.claim = &claim
 	return r, nil
+}
+
+// sumsPage encodes version and sums.
+func sumsPage(sums []byte) []byte { return append([]byte{chunkVersion}, sums...) }
+
+// decodeSumsPage returns the sums of a page, concatenated.
+func decodeSumsPage(v []byte) ([]byte, error) {
+	const most = 1 + sumsPerPage*len(chunkindex.Sum{})
+	if len(v) < 1 || len(v) > most || v[0] != chunkVersion || (len(v)-1)%len(chunkindex.Sum{}) != 0 {
+		return nil, errRecord
+	}
+	return v[1:], nil
 }
 
 // chunkOfKey returns the digest and the number in a key of a chunk or a page.

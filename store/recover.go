@@ -319,12 +319,13 @@ func (s *Store) loadChunks(wrong [][]byte) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = s.index.scan([]byte{spaceSums}, func(key, _ []byte) (bool, error) {
+	err = s.index.scan([]byte{spaceSums}, func(key, value []byte) (bool, error) {
 		d, _, ok := chunkOfKey(key)
-		if e := s.entries[d]; !ok || e == nil || !e.complete {
+		_, err := decodeSumsPage(value)
+		if e := s.entries[d]; !ok || err != nil || e == nil || !e.complete {
 			wrong = append(wrong, append([]byte(nil), key...))
 		}
-		return true, nil
+		return true, nil //nolint:nilerr // what is malformed is dropped, not fatal
 	})
 	return wrong, err
 }
