@@ -22,6 +22,10 @@ const (
 	// bytes of a longer blob. No chunk but the last of a blob is shorter.
 	HeadChunkLength = 256 * kib
 
+	// MaxChunks is the number of chunks in a blob of MaxBlobSize bytes. No blob
+	// has more.
+	MaxChunks = int(MaxBlobSize/MaxChunkLength) + headChunks - 1 + int(MaxChunkLength/MinChunkLength) - 1
+
 	// StripeLength is the number of bytes that one origin range request
 	// covers. It is a multiple of every chunk length.
 	StripeLength = 16 * mib

@@ -49,7 +49,7 @@ func TestLayoutFollowsTheTable(t *testing.T) {
 		{"smallest of 4 MiB", gib + 1, 4 * mib, 263, 65, 10, 4, 256 * kib, 1},
 		{"largest of 4 MiB", 16 * gib, 4 * mib, 4102, 1024, 10, 4, 256 * kib, 4 * mib},
 		{"smallest of 16 MiB", 16*gib + 1, 16 * mib, 1043, 1025, 19, 1, 256 * kib, 1},
-		{"largest", chunkindex.MaxBlobSize, 16 * mib, 65554, 65536, 19, 1, 256 * kib, 16 * mib},
+		{"largest", chunkindex.MaxBlobSize, 16 * mib, chunkindex.MaxChunks, 65536, 19, 1, 256 * kib, 16 * mib},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := layoutFor(t, tt.size)
@@ -171,6 +171,9 @@ func TestChunksAndStripesCoverTheBlobExactly(t *testing.T) {
 				}
 				next += n
 			}
+		}
+		if l.Count() > chunkindex.MaxChunks {
+			t.Fatalf("%d chunks are more than MaxChunks", l.Count())
 		}
 		if next != l.Size() || chunk != l.Count() || l.Valid(chunk) {
 			t.Fatalf("covered %d of %d bytes in %d of %d chunks", next, l.Size(), chunk, l.Count())

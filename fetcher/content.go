@@ -224,8 +224,8 @@ func isEmpty(d digest.Digest) bool { return d.Algorithm().FromBytes(nil) == d }
 
 // Open opens content, or a range of it (nil for the whole), and returns once
 // headers may go out: the size is known and, unless the content is in the store
-// already, its first byte is at hand; what is no larger than a chunk, and every
-// manifest, is proven. ctx bounds the content's whole life, not only Open.
+// already, its first byte is at hand; what is so small that it travels whole, and
+// every manifest, is proven. ctx bounds the content's whole life, not only Open.
 // Concurrent readers of one blob share its download; one that goes away ends
 // nobody else's. Errors have an HTTPStatus method.
 func (f *Fetcher) Open(ctx context.Context, ref Ref, r *Range) (Content, error) {

@@ -83,7 +83,10 @@ func TestOriginReadEvents(t *testing.T) {
 		if ev, _ := s.until(policy.EvOpened); ev.Blob != d || ev.Levels != nil {
 			t.Errorf("%+v", ev)
 		}
-		s.do(policy.Effect{Kind: policy.EfOriginRead, ID: 7, Blob: d, Chunk: 2, Off: 2 * mib, N: mib, Size: size})
+		l, _ := chunkindex.LayoutFor(size)
+		last := l.Count() - 1
+		off, n := l.Chunk(last - 1)
+		s.do(policy.Effect{Kind: policy.EfOriginRead, ID: 7, Blob: d, Chunk: last - 1, Off: off, N: n, Size: size})
 		_, before := s.until(policy.EvOriginDone)
 		var progress int64
 		var chunks []int
@@ -96,20 +99,19 @@ func TestOriginReadEvents(t *testing.T) {
 			case policy.EvOriginProgress:
 				progress += ev.N
 			case policy.EvOriginChunk:
-				off := ev.Chunk * mib
-				if ev.Sum != sha256.Sum256(data[off:min(off+mib, len(data))]) {
+				if off, n := l.Chunk(ev.Chunk); ev.N != n || ev.Sum != sha256.Sum256(data[off:off+n]) {
 					t.Errorf("chunk %d has a wrong sum", ev.Chunk)
 				}
 				chunks = append(chunks, ev.Chunk)
 			}
 		}
-		if progress != size || len(chunks) != 4 || chunks[0] != 0 {
+		if progress != size || len(chunks) != l.Count() || chunks[0] != 0 {
 			t.Errorf("%d bytes, chunks %v", progress, chunks)
 		}
 		s.do(policy.Effect{Kind: policy.EfStore, ID: 7, Blob: d, Chunk: 0, Level: chunkindex.Fetched},
-			policy.Effect{Kind: policy.EfStore, ID: 7, Blob: d, Chunk: 3, Level: chunkindex.Fetched},
+			policy.Effect{Kind: policy.EfStore, ID: 7, Blob: d, Chunk: last, Level: chunkindex.Fetched},
 			policy.Effect{Kind: policy.EfDiscard, ID: 7, Blob: d, Chunk: 1})
-		for _, want := range []int{0, 3} {
+		for _, want := range []int{0, last} {
 			if ev, _ := s.until(policy.EvStored); ev.Chunk != want {
 				t.Errorf("%+v", ev)
 			}
@@ -117,7 +119,7 @@ func TestOriginReadEvents(t *testing.T) {
 		// What is neither stored nor discarded goes with the blob.
 		s.do(policy.Effect{Kind: policy.EfClose, Blob: d})
 		synctest.Wait()
-		if st := s.f.Status(); st.Wasted.Origin != 2*mib || len(st.Blobs) != 0 {
+		if st := s.f.Status(); st.Wasted.Origin != 3*mib-chunkindex.HeadChunkLength || len(st.Blobs) != 0 {
 			t.Errorf("%+v", st)
 		}
 		s.stop(t)
@@ -136,7 +138,8 @@ func TestMemoryIsBounded(t *testing.T) {
 		if sent := s.o.sent.Load(); sent != 2*mib {
 			t.Errorf("%d bytes were read", sent)
 		}
-		for i := range 4 {
+		l, _ := chunkindex.LayoutFor(4 * mib)
+		for i := range l.Count() {
 			s.do(policy.Effect{Kind: policy.EfStore, ID: 1, Blob: d, Chunk: i, Level: chunkindex.Fetched})
 			synctest.Wait()
 		}
@@ -159,14 +162,14 @@ func TestWaitingForMemoryIsNoStall(t *testing.T) {
 		data := random(2, 2*mib)
 		d := digest.FromBytes(data)
 		s.f.peers = readerOf{s.fakeNode, func(context.Context) (*PeerBody, error) {
-			return &PeerBody{io.NopCloser(bytes.NewReader(data[:mib])), 2 * mib, mib, nil}, nil
+			return &PeerBody{io.NopCloser(bytes.NewReader(data[mib:])), 2 * mib, mib, nil}, nil
 		}}
 		s.do(policy.Effect{Kind: policy.EfOpen, Blob: d, Size: 2 * mib},
-			policy.Effect{Kind: policy.EfTransfer, ID: 1, Blob: d, N: mib, Size: 2 * mib})
+			policy.Effect{Kind: policy.EfTransfer, ID: 1, Blob: d, Chunk: 4, Off: mib, N: mib, Size: 2 * mib})
 		s.until(policy.EvTransferDone)
-		s.do(policy.Effect{Kind: policy.EfTransfer, ID: 2, Blob: d, N: mib, Size: 2 * mib})
+		s.do(policy.Effect{Kind: policy.EfTransfer, ID: 2, Blob: d, Chunk: 4, Off: mib, N: mib, Size: 2 * mib})
 		time.Sleep(10 * s.f.cfg.TransferStall)
-		s.do(policy.Effect{Kind: policy.EfDiscard, ID: 1, Blob: d})
+		s.do(policy.Effect{Kind: policy.EfDiscard, ID: 1, Blob: d, Chunk: 4})
 		ev, before := s.until(policy.EvTransferDone)
 		alive := 0
 		for _, ev := range before {
@@ -177,7 +180,7 @@ func TestWaitingForMemoryIsNoStall(t *testing.T) {
 		if ev.ID != 2 || alive < 30 {
 			t.Errorf("%+v after %d signs of life", ev.Kind, alive)
 		}
-		s.do(policy.Effect{Kind: policy.EfDiscard, ID: 2, Blob: d}, policy.Effect{Kind: policy.EfClose, Blob: d})
+		s.do(policy.Effect{Kind: policy.EfDiscard, ID: 2, Blob: d, Chunk: 4}, policy.Effect{Kind: policy.EfClose, Blob: d})
 		synctest.Wait()
 		s.stop(t)
 	})
@@ -191,7 +194,7 @@ func TestEffectsEndOnce(t *testing.T) {
 		s.do(policy.Effect{Kind: policy.EfOpen, Blob: d, Size: 2 * mib},
 			policy.Effect{Kind: policy.EfOriginRead, ID: 1, Blob: d, N: mib, Size: 2 * mib},
 			policy.Effect{Kind: policy.EfOriginSize, ID: 2, Blob: d},
-			policy.Effect{Kind: policy.EfTransfer, ID: 3, Blob: d, Peer: newKeyring(9).Self(), N: mib, Size: 2 * mib})
+			policy.Effect{Kind: policy.EfTransfer, ID: 3, Blob: d, Peer: newKeyring(9).Self(), Chunk: 4, Off: mib, N: mib, Size: 2 * mib})
 		if ev, _ := s.until(policy.EvTransferFailed); ev.ID != 3 || ev.Fault != policy.FaultBroken {
 			t.Errorf("%+v", ev)
 		}
@@ -238,7 +241,7 @@ func TestTransferFaults(t *testing.T) {
 		want  policy.Fault // 0: done
 	}{
 		"right": {func(context.Context) (*PeerBody, error) {
-			return &PeerBody{io.NopCloser(bytes.NewReader(data[:mib])), int64(len(data)), mib, nil}, nil
+			return &PeerBody{io.NopCloser(bytes.NewReader(data[mib : 2*mib])), int64(len(data)), mib, nil}, nil
 		}, false, 0},
 		"absent": {func(context.Context) (*PeerBody, error) { return nil, errAbsent }, false, policy.FaultGone},
 		"busy":   {func(context.Context) (*PeerBody, error) { return nil, BusyError{} }, false, policy.FaultBusy},
@@ -271,16 +274,16 @@ func TestTransferFaults(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newScripted(t, nil)
 				s.f.peers = readerOf{s.fakeNode, c.body}
-				e := policy.Effect{Kind: policy.EfTransfer, ID: 3, Blob: d, N: mib, Size: int64(len(data))}
+				e := policy.Effect{Kind: policy.EfTransfer, ID: 3, Blob: d, Chunk: 4, Off: mib, N: mib, Size: int64(len(data))}
 				if c.small {
-					e.Blob, e.N, e.Size, e.Small = ds, -1, 100, true
+					e.Blob, e.Chunk, e.Off, e.N, e.Size, e.Small = ds, 0, 0, -1, 100, true
 				}
 				start := time.Now()
 				s.do(e)
 				for {
 					ev := <-s.s.heard
 					if ev.Kind == policy.EvTransferDone && c.want == 0 {
-						if ev.Sum != sha256.Sum256(data[:mib]) && ev.Sum != sha256.Sum256(small) {
+						if ev.Sum != sha256.Sum256(data[mib:2*mib]) && ev.Sum != sha256.Sum256(small) {
 							t.Error("wrong sum")
 						}
 						break
@@ -323,7 +326,7 @@ func TestClaimsAreChecked(t *testing.T) {
 	data := random(6, 2*mib)
 	d := digest.FromBytes(data)
 	l, _ := chunkindex.LayoutFor(2 * mib)
-	sum := chunkindex.Sum(sha256.Sum256(data[:mib]))
+	sum := chunkindex.Sum(sha256.Sum256(data[:chunkindex.HeadChunkLength]))
 	good := newKeyring(1).Sign(d, l, 0, sum)
 	other := newKeyring(2).Sign(d, l, 1, sum)
 	forged := good
@@ -488,18 +491,24 @@ func TestOpenRange(t *testing.T) {
 	n.want(t, blobRef(ds), nil, small)
 	asker := newKeyring(2).Self()
 	l, _ := chunkindex.LayoutFor(int64(len(data)))
+	const head = chunkindex.HeadChunkLength
 	for _, c := range []struct {
 		req  RangeRequest
 		want []byte
 		err  error
 	}{
 		{RangeRequest{d, mib, mib}, data[mib : 2*mib], nil},
+		{RangeRequest{d, 0, head}, data[:head], nil},
+		{RangeRequest{d, head + 5, head}, data[head+5 : 2*head+5], nil},
 		{RangeRequest{d, 3 * mib, 9}, data[3*mib:], nil},
 		{RangeRequest{d, mib + 5, 10}, data[mib+5 : mib+15], nil},
 		{RangeRequest{d, mib - 5, 10}, data[mib-5 : mib+5], nil},
 		{RangeRequest{d, 0, -1}, data, nil},
 		{RangeRequest{ds, 0, -1}, small, nil},
-		{RangeRequest{d, 0, mib + 1}, nil, ErrRange},
+		{RangeRequest{d, 0, head + 1}, nil, ErrRange},
+		{RangeRequest{d, mib - 1, mib}, nil, ErrRange},
+		{RangeRequest{d, mib, mib + 1}, nil, ErrRange},
+		{RangeRequest{d, 3*mib + 9, 1}, nil, ErrRange},
 		{RangeRequest{d, 3 * mib, 10}, nil, ErrRange},
 		{RangeRequest{d, -1, 10}, nil, ErrRange},
 		{RangeRequest{d, 1 << 62, 1}, nil, ErrRange},
@@ -524,7 +533,7 @@ func TestOpenRange(t *testing.T) {
 		src.Body.Close()
 		src.Body.Close()
 		if c.req.Digest == d && c.req.Length == mib {
-			if len(src.Claims) != 1 || src.Claims[0].Verify(d, l, 1) != nil {
+			if len(src.Claims) != 1 || src.Claims[0].Verify(d, l, l.At(mib)) != nil {
 				t.Errorf("claims %v", src.Claims)
 			}
 		}
@@ -556,16 +565,18 @@ func TestServePartial(t *testing.T) {
 		d := s.o.add(data)
 		l, _ := chunkindex.LayoutFor(4 * mib)
 		asker := newKeyring(2)
-		claim := asker.Sign(d, l, 1, sha256.Sum256(data[mib:2*mib]))
+		bytesOf := func(i int) []byte { off, n := l.Chunk(i); return data[off : off+n] }
+		claim := asker.Sign(d, l, 4, sha256.Sum256(bytesOf(4)))
 		s.do(policy.Effect{Kind: policy.EfOpen, Blob: d, Size: 4 * mib},
 			policy.Effect{Kind: policy.EfOriginRead, ID: 1, Blob: d, N: 3 * mib, Size: 4 * mib})
 		s.until(policy.EvOriginDone)
 		s.do(policy.Effect{Kind: policy.EfStore, ID: 1, Blob: d, Chunk: 0, Level: chunkindex.Fetched},
-			policy.Effect{Kind: policy.EfStore, ID: 1, Blob: d, Chunk: 1, Level: chunkindex.Attested, Claim: &claim},
-			policy.Effect{Kind: policy.EfStore, ID: 1, Blob: d, Chunk: 2, Level: chunkindex.Received})
+			policy.Effect{Kind: policy.EfStore, ID: 1, Blob: d, Chunk: 4, Level: chunkindex.Attested, Claim: &claim},
+			policy.Effect{Kind: policy.EfStore, ID: 1, Blob: d, Chunk: 5, Level: chunkindex.Received})
 		synctest.Wait()
-		for i, signer := range []*keyring{ptr(newKeyring(1)), &asker, nil, nil} {
-			src, err := s.f.OpenRange(t.Context(), asker.Self(), RangeRequest{d, int64(i) * mib, mib})
+		for i, signer := range []*keyring{0: ptr(newKeyring(1)), 4: &asker, 6: nil} {
+			off, n := l.Chunk(i)
+			src, err := s.f.OpenRange(t.Context(), asker.Self(), RangeRequest{d, off, n})
 			if signer == nil {
 				if !absent(err) {
 					t.Errorf("chunk %d: %v", i, err)
@@ -575,7 +586,7 @@ func TestServePartial(t *testing.T) {
 			if err != nil {
 				t.Fatalf("chunk %d: %v", i, err)
 			}
-			if got, _ := io.ReadAll(src.Body); !bytes.Equal(got, data[i*mib:(i+1)*mib]) {
+			if got, _ := io.ReadAll(src.Body); !bytes.Equal(got, bytesOf(i)) {
 				t.Errorf("chunk %d: wrong bytes", i)
 			}
 			if len(src.Claims) != 1 || src.Claims[0].Signer != signer.Self() || src.Claims[0].Verify(d, l, i) != nil {
@@ -583,11 +594,12 @@ func TestServePartial(t *testing.T) {
 			}
 			src.Body.Close()
 		}
-		s.do(policy.Effect{Kind: policy.EfRaise, Blob: d, Chunk: 2, Level: chunkindex.Agreed},
+		s.do(policy.Effect{Kind: policy.EfRaise, Blob: d, Chunk: 5, Level: chunkindex.Agreed},
 			policy.Effect{Kind: policy.EfDrop, Blob: d, Chunk: 0})
 		synctest.Wait()
-		for i, ok := range []bool{false, true, true, false} {
-			src, err := s.f.OpenRange(t.Context(), asker.Self(), RangeRequest{d, int64(i) * mib, mib})
+		for i, ok := range []bool{4: true, 5: true, 6: false} {
+			off, n := l.Chunk(i)
+			src, err := s.f.OpenRange(t.Context(), asker.Self(), RangeRequest{d, off, n})
 			if (err == nil) != ok {
 				t.Errorf("chunk %d: %v", i, err)
 			}
@@ -595,7 +607,7 @@ func TestServePartial(t *testing.T) {
 				src.Body.Close()
 			}
 		}
-		if st := s.f.Status(); len(st.Blobs) != 1 || st.Blobs[0].Levels["agreed"] != 1 || st.Blobs[0].Levels["absent"] != 2 {
+		if st := s.f.Status(); len(st.Blobs) != 1 || st.Blobs[0].Levels["agreed"] != 1 || st.Blobs[0].Levels["absent"] != 5 {
 			t.Errorf("%+v", st)
 		}
 		s.do(policy.Effect{Kind: policy.EfClose, Blob: d})
@@ -616,9 +628,11 @@ func TestProofFails(t *testing.T) {
 		s.do(policy.Effect{Kind: policy.EfOpen, Blob: d, Size: 2 * mib},
 			policy.Effect{Kind: policy.EfOriginRead, ID: 1, Blob: d, N: 2 * mib, Size: 2 * mib})
 		s.until(policy.EvOriginDone)
-		s.do(policy.Effect{Kind: policy.EfStore, ID: 1, Blob: d, Chunk: 0, Level: chunkindex.Fetched},
-			policy.Effect{Kind: policy.EfStore, ID: 1, Blob: d, Chunk: 1, Level: chunkindex.Fetched},
-			policy.Effect{Kind: policy.EfProve, Blob: d})
+		l, _ := chunkindex.LayoutFor(2 * mib)
+		for i := range l.Count() {
+			s.do(policy.Effect{Kind: policy.EfStore, ID: 1, Blob: d, Chunk: i, Level: chunkindex.Fetched})
+		}
+		s.do(policy.Effect{Kind: policy.EfProve, Blob: d})
 		_, before := s.until(policy.EvStoreFailed)
 		for _, ev := range before {
 			if ev.Kind == policy.EvProven || ev.Kind == policy.EvRefuted {

@@ -70,8 +70,8 @@ type fakeStore struct {
 	records map[string][]byte
 	copies  map[digest.Digest]int
 	used    int64
-	writes  int // chunks written
-	opened  int // files that callers have open
+	written int64 // bytes of chunks
+	opened  int   // files that callers have open
 	// proof, where set, is what proving a complete blob gives.
 	proof func(digest.Digest) error
 	// finish, where set, is called by Complete before it does anything.
@@ -246,7 +246,7 @@ func (b *fakeBlob) WriteChunk(i int, buf *chunkindex.Buffer, lvl chunkindex.Leve
 	if _, err := f.WriteAt(buf.Bytes(), off); err != nil {
 		return err
 	}
-	b.s.writes++
+	b.s.written += n
 	b.chunks[i] = ChunkState{Level: lvl, Sum: buf.Sum(), Claim: c}
 	return nil
 }

@@ -220,13 +220,16 @@ func (s *sharedSupply) open(ctx context.Context, g grant) error {
 	}
 }
 
-// took tells the core how far the client has come: a chunk at a time, and where
-// the client waits for more.
+// consumedStep is how far a client that need not wait comes between two reports.
+const consumedStep = 1 << 20
+
+// took tells the core how far the client has come: in steps, and where the client
+// waits for more.
 func (s *sharedSupply) took(pos int64) {
 	s.r.mu.Lock()
 	granted := s.r.granted
 	s.r.mu.Unlock()
-	if pos-s.consumed < chunkindex.MinChunkLength && pos < granted {
+	if pos-s.consumed < consumedStep && pos < granted {
 		return
 	}
 	s.consumed = pos

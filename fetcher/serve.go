@@ -21,7 +21,7 @@ func (BusyError) Error() string { return "fetcher: busy" }
 func (BusyError) Busy() bool { return true }
 
 // ErrRange says that a peer asked for bytes that the blob does not have, or for
-// more than a chunk.
+// more than is in the chunk where they start.
 var ErrRange = errors.New("fetcher: range not served")
 
 // proofPatience is how long a peer waits for the proof of a blob: less than it
@@ -44,8 +44,8 @@ func (s *served) Close() error {
 }
 
 // OpenRange opens a range of a blob for a peer: of a complete blob, or of chunks
-// of a partial one that are known to be right. At most one chunk's length at
-// once; Length -1 is all of a blob of at most 8 MiB. It fails with
+// of a partial one that are known to be right. At most the length of the chunk
+// at Offset at once; Length -1 is all of a blob of at most 8 MiB. It fails with
 // fs.ErrNotExist for what is not here, [BusyError], or [ErrRange]. The caller
 // closes the body.
 func (f *Fetcher) OpenRange(ctx context.Context, from chunkindex.NodeID, req RangeRequest) (*RangeSource, error) {
@@ -84,7 +84,8 @@ func (f *Fetcher) openRange(ctx context.Context, req RangeRequest) (*RangeSource
 	return f.rangeOfPartial(req)
 }
 
-// fit checks a peer's range and returns the chunk that it starts in.
+// fit checks a peer's range: it lies in the blob, and is no longer than the chunk
+// that it starts in.
 func fit(l chunkindex.Layout, req RangeRequest) (off, n int64, err error) {
 	off, n = req.Offset, req.Length
 	if n == -1 {
@@ -93,7 +94,10 @@ func fit(l chunkindex.Layout, req RangeRequest) (off, n int64, err error) {
 		}
 		return 0, l.Size(), nil
 	}
-	if off < 0 || n <= 0 || n > l.ChunkLength() || off > l.Size() || n > l.Size()-off {
+	if off < 0 || n <= 0 || off > l.Size() || n > l.Size()-off {
+		return 0, 0, ErrRange
+	}
+	if _, most := l.Chunk(l.At(off)); n > most {
 		return 0, 0, ErrRange
 	}
 	return off, n, nil

@@ -515,6 +515,14 @@ func (c *content) chunkLength(i int) int64 {
 	return n
 }
 
+func (c *content) chunkOffset(i int) int64 {
+	if c.small {
+		return 0
+	}
+	off, _ := c.layout.Chunk(i)
+	return off
+}
+
 func (n *node) store(e Effect) {
 	c := n.w.blobs[e.Blob]
 	sum, ok := n.inHand[hand{e.ID, e.Chunk}]
@@ -562,7 +570,7 @@ func (n *node) deliver(e Effect) {
 		w.t.Errorf("%s releases the last byte of an unproven blob", n.id)
 	}
 	for i := range c.n {
-		if off := int64(i) * c.layout.ChunkLength(); off < cl.upto || off >= upto {
+		if off := c.chunkOffset(i); off < cl.upto || off >= upto {
 			continue
 		}
 		if cl.got == nil {
@@ -584,7 +592,7 @@ func (n *node) deliver(e Effect) {
 		n.event(Event{Kind: EvConsumed, Reader: e.Reader, Off: upto})
 		if n.clients[e.Reader] == cl && cl.upto == cl.end {
 			for i := range c.n {
-				if off := int64(i) * c.layout.ChunkLength(); off >= cl.off && off < cl.end && (h.sum[i] != right(e.Blob, i) || !c.small && cl.got[i] != right(e.Blob, i)) {
+				if off := c.chunkOffset(i); off >= cl.off && off < cl.end && (h.sum[i] != right(e.Blob, i) || !c.small && cl.got[i] != right(e.Blob, i)) {
 					w.t.Errorf("%s completed a response with wrong bytes in chunk %d", n.id, i)
 				}
 			}

@@ -70,7 +70,8 @@ func TestClaimedSizeSticks(t *testing.T) {
 	w.run(time.Minute, func() bool { return false })
 	w.originStatus = func(*node, digest.Digest) int { return 503 }
 	cl := w.nodes[1].readSized(d, 0, -1, -1)
-	w.nodes[1].hears(w.nodes[2], Message{Kind: MsgState, Blob: d, Size: 60 * mib, Bits: chunkindex.FullBitfield(60), InFlight: chunkindex.NewBitfield(60)})
+	n := chunksOf(60*mib, false)
+	w.nodes[1].hears(w.nodes[2], Message{Kind: MsgState, Blob: d, Size: 60 * mib, Bits: chunkindex.FullBitfield(n), InFlight: chunkindex.NewBitfield(n)})
 	w.run(2*time.Minute, cl.done)
 	for range 3 {
 		if cl.status == 0 {
@@ -276,7 +277,8 @@ func TestGrantMemory(t *testing.T) {
 	w.run(100*time.Millisecond, func() bool { return false })
 	for range 200 {
 		for s := range 18 {
-			rk[1].hears(rk[0], Message{Kind: MsgGrant, Blob: d, Size: 300 * mib, Chunk: s * 16, N: 16})
+			first, end := w.blobs[d].layout.Stripe(s)
+			rk[1].hears(rk[0], Message{Kind: MsgGrant, Blob: d, Size: 300 * mib, Chunk: first, N: end - first})
 		}
 	}
 	if n := len(rk[1].core.blobs[d].grants); n > 1000 {
@@ -410,15 +412,16 @@ func TestAsksAreBounded(t *testing.T) {
 		n.hears(peer, Message{Kind: MsgAsk, Blob: digest.FromString(fmt.Sprint("absent ", i)), Size: size,
 			Bits: chunkindex.FullBitfield(bits)})
 	}
+	chunks := chunksOf(20*mib, false)
 	for i := range 3 * maxCoordinated {
-		ask(i, 20*mib, 19)
-		ask(i, -1, 20)
+		ask(i, 20*mib, chunks-1)
+		ask(i, -1, chunks)
 	}
 	if got := len(n.core.blobs); got != 0 {
 		t.Errorf("%d blobs are kept for asks that make no sense", got)
 	}
 	for i := range 3 * maxCoordinated {
-		ask(i, 20*mib, 20)
+		ask(i, 20*mib, chunks)
 	}
 	if got := len(n.core.blobs); got == 0 || got > maxCoordinated {
 		t.Errorf("%d blobs are kept, want at most %d", got, maxCoordinated)

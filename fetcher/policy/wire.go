@@ -206,7 +206,7 @@ func (d *decoder) label() Label {
 }
 
 func (d *decoder) bits() chunkindex.Bitfield {
-	n := int(d.uint(chunkindex.MaxBlobSize / chunkindex.MaxChunkLength))
+	n := int(d.uint(int64(chunkindex.MaxChunks)))
 	switch d.byte() {
 	case 0:
 		if d.err == nil {

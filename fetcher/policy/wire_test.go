@@ -22,6 +22,7 @@ func wireSamples() []Message {
 		{Kind: MsgState, Blob: d, Size: -1, Want: true, Reply: true, Bits: chunkindex.NewBitfield(0), InFlight: chunkindex.NewBitfield(0)},
 		{Kind: MsgState, Blob: d, Size: 70 << 20, Epoch: 3, Label: Label{1, 2}, Bits: some, InFlight: chunkindex.FullBitfield(70)},
 		{Kind: MsgState, Blob: digest.SHA512.FromString("blob"), Size: 10, Small: true, Bits: chunkindex.FullBitfield(1), InFlight: chunkindex.NewBitfield(1)},
+		{Kind: MsgState, Blob: d, Size: chunkindex.MaxBlobSize, Bits: chunkindex.FullBitfield(chunkindex.MaxChunks), InFlight: chunkindex.NewBitfield(chunkindex.MaxChunks)},
 		{Kind: MsgHave, Blob: d, Size: 70 << 20, Chunk: 3, N: 300},
 		{Kind: MsgLeave, Blob: d, Size: -1},
 		{Kind: MsgAsk, Blob: d, Size: 70 << 20, Epoch: 2, Bits: some, Peers: []chunkindex.NodeID{{1}, {2}}},
