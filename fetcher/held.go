@@ -2,6 +2,7 @@ package fetcher
 
 import (
 	"context"
+	"math/bits"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -70,7 +71,10 @@ func (h *held) bytes() int64 {
 // memory holds what has arrived and awaits the core's word.
 type memory struct {
 	*permits
-	buffers sync.Pool
+	// buffers are kept apart by what they have room for, up to each power of two:
+	// a short chunk in a long one's buffer would take up more memory than its
+	// permit is for.
+	buffers [8]sync.Pool
 
 	mu   sync.Mutex
 	held map[arrival]*held
@@ -82,13 +86,18 @@ func newMemory(bytes int64) *memory {
 
 // buffer returns an empty buffer for n bytes.
 func (m *memory) buffer(n int64) *chunkindex.Buffer {
-	recycled, _ := m.buffers.Get().(*chunkindex.Buffer)
+	recycled, _ := m.pool(n).Get().(*chunkindex.Buffer)
 	return chunkindex.NewBuffer(int(n), recycled)
+}
+
+func (m *memory) pool(n int64) *sync.Pool {
+	i := bits.Len64(uint64(max(0, n-1) / chunkindex.HeadChunkLength))
+	return &m.buffers[min(i, len(m.buffers)-1)]
 }
 
 func (m *memory) recycle(b *chunkindex.Buffer) {
 	if b != nil {
-		m.buffers.Put(b)
+		m.pool(int64(cap(b.Bytes()))).Put(b)
 	}
 }
 

@@ -325,7 +325,7 @@ func (s *Store) loadChunks(wrong [][]byte) ([][]byte, error) {
 		if e := s.entries[d]; !ok || err != nil || e == nil || !e.complete {
 			wrong = append(wrong, append([]byte(nil), key...))
 		}
-		return true, nil //nolint:nilerr // what is malformed is dropped, not fatal
+		return true, nil
 	})
 	return wrong, err
 }

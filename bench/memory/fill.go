@@ -24,8 +24,8 @@ import (
 )
 
 const (
-	// chunksPerBlob is how many chunks of a blob of 1 GiB are here: all but one,
-	// so that it stays partial, and each chunk keeps a record of its own.
+	// chunksPerBlob is how many chunks of a blob of 1 GiB are here: not all, so
+	// that it stays partial, and each chunk keeps a record of its own.
 	chunksPerBlob = 1023
 	// manifests is how many small objects there are beside.
 	manifests = 200
