@@ -35,6 +35,7 @@ type blob struct {
 	from   []chunkindex.NodeID // who sent it; zero: the origin, or not known
 	signer []chunkindex.NodeID // whose claim it matched; zero: none
 	busy   []activity
+	live   []*transfer // under way, oldest first
 	// vouched holds what another holder says a chunk hashes to.
 	vouched map[int]vouch
 	// late holds what the origin said of a chunk while it was being stored.
@@ -42,7 +43,11 @@ type blob struct {
 	// suspects are the chunks that a refuted blob was made of; who sent and
 	// signed them is judged once the blob is proven.
 	suspects []suspect
-	epoch    int
+	// epoch counts the refutations. What was said about the blob under an earlier
+	// epoch is not believed any more of the chunks in doubt.
+	epoch int
+	doubt chunkindex.Bitfield
+	audit *audit
 
 	readers []*reader
 	turn    int // whose reader is served next
@@ -51,6 +56,9 @@ type blob struct {
 	sources []*source
 
 	neighbours []*neighbour
+	byID       map[chunkindex.NodeID]*neighbour
+	// avail counts, for each chunk, the neighbours that say they hold it.
+	avail []int
 	// lookups
 	looking  bool
 	lookedAt Time // 0 never
@@ -70,8 +78,22 @@ type blob struct {
 	ask asking
 	// passed lists coordinators that were of no use for this blob.
 	passed []chunkindex.NodeID
-	grants []run // to be read from the origin when there is room
-	coord  *coordinator
+	grants []run // to be read from the origin
+	// grantors are runs granted to this node that are not all here yet: whoever
+	// granted them hears of each chunk.
+	grantors []run
+	coord    *coordinator
+
+	// swarm is what this node knows of others as a member of the committee, the
+	// rest what it learned of others as one of the crowd.
+	swarm      *swarm
+	candidates []candidate
+	joinAt     Time
+	joins      int
+	// crowd is how many nodes want or hold the blob, providers how many the DHT
+	// named, as far as anybody told.
+	crowd, providers int
+	groups           map[int]bool // whose announcement was decided, by first chunk
 }
 
 // activity says what is under way for a chunk.
@@ -91,7 +113,8 @@ type run struct {
 
 // source is a place upstream and how it has behaved for this blob.
 type source struct {
-	src Source
+	src    Source
+	origin Origin
 	// refused is 401, 403, 404 or the like: the origin's own word, for good.
 	refused int
 	// ranged: it has shown that it honours ranges.
@@ -106,7 +129,7 @@ type source struct {
 func (c *Core) blob(id digest.Digest) *blob {
 	b := c.blobs[id]
 	if b == nil {
-		b = &blob{id: id, size: -1, claimed: -1, idleSince: c.now}
+		b = &blob{id: id, size: -1, claimed: -1, idleSince: c.now, byID: map[chunkindex.NodeID]*neighbour{}}
 		c.blobs[id] = b
 		c.order = append(c.order, b)
 	}
@@ -143,13 +166,18 @@ func (b *blob) setSize(size int64, small bool) bool {
 		b.small, b.n = true, 1
 	}
 	b.have = chunkindex.NewBitfield(b.n)
+	b.doubt = chunkindex.NewBitfield(b.n)
 	b.share = chunkindex.NewBitfield(b.n)
 	b.level = make([]chunkindex.Level, b.n)
 	b.busy = make([]activity, b.n)
 	b.vouched = map[int]vouch{}
 	b.late = map[int]chunkindex.Sum{}
+	b.avail = make([]int, b.n)
 	for _, n := range b.neighbours {
 		n.fit(b)
+		for i := n.bits.Next(0); i >= 0; i = n.bits.Next(i + 1) {
+			b.avail[i]++
+		}
 	}
 	return true
 }
@@ -265,7 +293,7 @@ func (c *Core) closeIdle(b *blob) {
 		b.idleSince = c.now
 		return
 	}
-	if b.proven {
+	if b.proven && b.swarm == nil {
 		c.close(b)
 		return
 	}
@@ -276,13 +304,16 @@ func (c *Core) closeIdle(b *blob) {
 	if !c.reached(b, b.idleSince.Add(c.cfg.Linger)) {
 		return
 	}
+	if b.swarm != nil && !c.reached(b, b.swarm.seen.Add(swarmTTL)) {
+		return
+	}
 	b.whole = false
 	c.close(b)
 }
 
 func (c *Core) close(b *blob) {
 	b.closed = true
-	for _, t := range c.sortedTransfers(b) {
+	for _, t := range slices.Clone(b.live) {
 		c.cancelTransfer(t)
 	}
 	for _, r := range c.sortedReads(b) {
@@ -308,18 +339,7 @@ func (c *Core) evicted(d digest.Digest) {
 	}
 }
 
-// sortedTransfers and sortedReads list what is under way for b, oldest first.
-func (c *Core) sortedTransfers(b *blob) []*transfer {
-	var ts []*transfer
-	for _, t := range c.transfers {
-		if t.b == b && !t.dead {
-			ts = append(ts, t)
-		}
-	}
-	slices.SortFunc(ts, func(x, y *transfer) int { return int(x.id) - int(y.id) })
-	return ts
-}
-
+// sortedReads lists the origin reads under way for b, oldest first.
 func (c *Core) sortedReads(b *blob) []*originRead {
 	var rs []*originRead
 	for _, r := range c.reads {

@@ -52,16 +52,22 @@ type Config struct {
 	// Announce is what is announced on the DHT.
 	Announce Announce
 
-	// StripesInFlight bounds the stripes of one blob that are being read from
-	// the origin at once, cluster-wide.
-	StripesInFlight int
-	// LoneReads bounds the origin reads of one blob on a node without peers.
-	LoneReads int
-	// OriginReads bounds the origin reads of this node over all blobs.
+	// StripesInFlight is how many stripes of one blob are read from the origin at
+	// once to begin with, cluster-wide, and MaxStripes how many at most, where
+	// more bring more bytes a second.
+	StripesInFlight, MaxStripes int
+	// LoneReads bounds a node's reads at one origin, SharedReads those of one blob
+	// that a coordinator grants it while others want the blob too.
+	LoneReads, SharedReads int
+	// OriginReads bounds the origin reads of this node over all origins.
 	OriginReads int
-	// Transfers bounds the transfers from peers over all blobs,
-	// TransfersPerPeer those from one peer.
-	Transfers, TransfersPerPeer int
+	// MinTransfers is how many transfers from peers run at once on a slow link,
+	// Transfers how many at most, over all blobs, TransfersPerPeer how many from
+	// one peer.
+	MinTransfers, Transfers, TransfersPerPeer int
+	// MinUploads is how many chunks are sent to peers at once over a slow link,
+	// Uploads how many at most; SmallUploads bounds small blobs apart from these.
+	MinUploads, Uploads, SmallUploads int
 	// InFlightBytes bounds the bytes of chunks in memory over all blobs.
 	InFlightBytes int64
 	// Neighbours bounds the peers that one blob's state is exchanged with.
@@ -106,10 +112,16 @@ func DefaultConfig(self chunkindex.NodeID) Config {
 		Self:             self,
 		Verify:           VerifyStrict,
 		StripesInFlight:  2,
+		MaxStripes:       16,
 		LoneReads:        4,
+		SharedReads:      2,
 		OriginReads:      8,
+		MinTransfers:     3,
 		Transfers:        16,
 		TransfersPerPeer: 4,
+		MinUploads:       4,
+		Uploads:          64,
+		SmallUploads:     32,
 		InFlightBytes:    48 << 20,
 		Neighbours:       32,
 		ReadAhead:        chunkindex.StripeLength,

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"slices"
+	"time"
 
 	"github.com/peercache/peercache/chunkindex"
 )
@@ -10,11 +11,25 @@ import (
 // what from the origin, and who has been told to read it. It keeps no lease: a
 // grant lasts until its chunks are there, its holder gives it back, or its
 // holder is gone.
+//
+// A node that is asked although it knows of a better one, because the asker
+// cannot reach that one, relays: it adds the wish to its own and hands out what it
+// is granted. So there is one coordinator, as long as any chain of nodes leads
+// to it; each link of the chain leads to a better rank, so that it has an end.
 type coordinator struct {
 	askers []*asker
 	grants []*grant
 	// settled: it is known what exists already; nothing is granted before.
 	settled bool
+	// known holds what was read by grantees that are not neighbours.
+	known chunkindex.Bitfield
+	// relayed are runs that a better coordinator granted for the askers here.
+	relayed []run
+	// until: the origin asked to be left alone, and answered status.
+	until   Time
+	status  int
+	checkAt Time // when askers are next asked whether they are still there
+	width   width
 }
 
 type asker struct {
@@ -39,18 +54,47 @@ type asker struct {
 
 type grant struct {
 	run
-	to chunkindex.NodeID
-	at Time
+	to    chunkindex.NodeID
+	at    Time
+	epoch int
+	// via is who granted the run to this node, where it is relayed.
+	via chunkindex.NodeID
 }
 
 // maxCoordinated bounds the blobs that peers can make this node keep state for,
 // beside those that its own clients read.
 const maxCoordinated = 256
 
+// askOrder is the committee in the order in which its members are asked under an
+// epoch: after each refutation the next one begins, since the one before may be
+// who lied.
+func (c *Core) askOrder(b *blob, epoch int) []chunkindex.NodeID {
+	members := c.committee(b)
+	if epoch == 0 || len(members) == 0 {
+		return members
+	}
+	k := epoch % len(members)
+	return append(slices.Clone(members[k:]), members[:k]...)
+}
+
+// above is the member that should be asked rather than this node, zero if there
+// is none.
+func (c *Core) above(b *blob) chunkindex.NodeID {
+	for _, id := range c.askOrder(b, b.epoch) {
+		if id == c.cfg.Self {
+			break
+		}
+		if c.alive(id) && !slices.Contains(b.passed, id) {
+			return id
+		}
+	}
+	return chunkindex.NodeID{}
+}
+
 // heardAsk takes in a node's wish to read from the origin.
 func (c *Core) heardAsk(from chunkindex.NodeID, m Message) {
 	if h, ok := c.held[m.Blob]; ok && h.complete && m.Epoch == 0 {
-		c.send(from, Message{Kind: MsgState, Blob: m.Blob, Size: h.size, Small: h.small,
+		c.send(from, Message{Kind: MsgState, Blob: m.Blob, Size: h.size, Small: h.small, Label: c.cfg.Label,
 			Bits: chunkindex.FullBitfield(chunksOf(h.size, h.small))})
 		return
 	}
@@ -72,7 +116,7 @@ func (c *Core) heardAsk(from chunkindex.NodeID, m Message) {
 	c.lookup(b)
 	// The member named in a redirect is alive as far as this node can tell; the
 	// asker says which ones it has found not to be.
-	for _, id := range c.committee(b) {
+	for _, id := range c.askOrder(b, m.Epoch) {
 		if id == c.cfg.Self || id == from {
 			break
 		}
@@ -90,13 +134,13 @@ func (c *Core) heardAsk(from chunkindex.NodeID, m Message) {
 
 func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, epoch int) {
 	if b.coord == nil {
-		b.coord = &coordinator{}
+		b.coord = &coordinator{known: chunkindex.NewBitfield(b.n), width: width{now: c.cfg.StripesInFlight}}
 		c.survey(b)
 	}
 	for _, a := range b.coord.askers {
 		if a.id == id {
 			// A chunk that nobody claims to hold just waits for its turn.
-			if low := want.Next(0); low != a.low || !b.claimedBy(low) {
+			if low := want.Next(0); low != a.low || b.avail[max(low, 0)] == 0 && !b.coord.known.Has(low) {
 				a.low, a.since = low, c.now
 			}
 			a.stuck = a.stuck || c.now >= a.since.Add(c.cfg.TransferStall)
@@ -108,45 +152,70 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 	b.coord.askers = append(b.coord.askers, &asker{id: id, want: want, epoch: epoch, checked: c.now, answered: true, low: want.Next(0), since: c.now})
 }
 
-// claimedBy reports whether some neighbour says that it holds chunk i.
-func (b *blob) claimedBy(i int) bool {
-	return slices.ContainsFunc(b.neighbours, func(n *neighbour) bool { return n.bits.Has(i) })
-}
-
-// appeared notes that chunk i has just come to somebody: whoever found nobody to
-// serve it has somebody now, and asks again if not.
-func (k *coordinator) appeared(i int) {
+// appeared notes that chunks have just come to a node: whoever found nobody to
+// serve them has somebody now, and asks again if not. It reports whether the
+// node was granted them.
+func (k *coordinator) appeared(at chunkindex.NodeID, first, end int) (granted bool) {
 	if k == nil {
-		return
+		return false
+	}
+	for _, g := range k.grants {
+		if g.to != at || end <= g.first || g.end <= first {
+			continue
+		}
+		granted = true
+		for i := max(first, g.first); i < min(end, g.end); i++ {
+			if k.known.Set(i) {
+				k.width.chunks++
+			}
+		}
 	}
 	for _, a := range k.askers {
-		if a.stuck {
+		for i := first; i < end && a.stuck; i++ {
 			a.want.Clear(i)
 		}
 	}
+	return granted
 }
 
 // survey asks the neighbours anew what they hold and what they are reading: what
-// they said before may be older than the grants of a coordinator that is gone.
+// they said before may be older than the grants of a coordinator that is gone. In
+// a large cluster those are asked who would know: the next two in rank.
 func (c *Core) survey(b *blob) {
 	if b.introducedAt == 0 {
 		c.introduceAll(b)
-		return
+	} else {
+		c.lookup(b)
+		b.introducedAt = max(c.now, 1)
+		for _, n := range b.neighbours {
+			n.introduced, n.replied = true, false
+			c.sendState(b, n, true)
+		}
 	}
-	c.lookup(b)
-	b.introducedAt = max(c.now, 1)
-	for _, n := range b.neighbours {
-		n.introduced, n.replied = true, false
-		c.sendState(b, n, true)
+	if c.crowded() {
+		asked := 0
+		for _, id := range c.committee(b) {
+			if id != c.cfg.Self && asked < 2 {
+				asked++
+				c.reach(b, id)
+			}
+		}
 	}
 }
 
 // tellPeers tells an asker who else holds or wants the blob.
 func (c *Core) tellPeers(b *blob, to chunkindex.NodeID) {
+	if c.crowded() {
+		return // it joins, and is told then
+	}
 	m := Message{Kind: MsgPeers, Blob: b.id, Size: b.size, Small: b.small}
 	for _, n := range b.neighbours {
-		if n.id != to && (n.wants || n.bits.Count() > 0) && len(m.Peers) < MaxPeers {
-			m.Peers = append(m.Peers, n.id)
+		if !n.wants && n.bits.Count() == 0 {
+			continue
+		}
+		m.N++
+		if n.id != to && len(m.Peers) < MaxPeers {
+			m.Peers, m.Labels = append(m.Peers, n.id), append(m.Labels, n.p.label)
 		}
 	}
 	if len(m.Peers) > 0 {
@@ -159,41 +228,60 @@ func (c *Core) dropAsker(b *blob, id chunkindex.NodeID) {
 		return
 	}
 	b.coord.askers = slices.DeleteFunc(b.coord.askers, func(a *asker) bool { return a.id == id })
-	b.coord.grants = slices.DeleteFunc(b.coord.grants, func(g *grant) bool {
-		if g.to == id && !c.granteeHas(b, g) {
-			c.count(CountRegrant, 1)
-			return true
+	for _, g := range slices.Clone(b.coord.grants) {
+		if g.to != id {
+			continue
 		}
-		return g.to == id
-	})
+		b.coord.drop(g)
+		if c.granteeHas(b, g) {
+			continue
+		}
+		c.count(CountRegrant, 1)
+		if !g.via.IsZero() {
+			b.coord.relayed = append(b.coord.relayed, run{g.first, g.end, g.via})
+		}
+	}
+}
+
+func (k *coordinator) drop(g *grant) {
+	k.grants = slices.DeleteFunc(k.grants, func(o *grant) bool { return o == g })
 }
 
 // granteeHas reports whether all chunks of a grant are where they were to go.
 func (c *Core) granteeHas(b *blob, g *grant) bool {
 	has := b.have
 	if g.to != c.cfg.Self {
-		n := b.neighbour(g.to)
-		if n == nil {
+		if n := b.neighbour(g.to); n != nil && (n.epoch >= g.epoch || !n.wants) {
+			has = n.bits
+		} else if n == nil && c.isUp(g.to) {
+			has = b.coord.known
+		} else {
 			return false
 		}
-		has = n.bits
 	}
 	next := has.NextClear(g.first)
 	return next < 0 || next >= g.end
 }
 
-// exists reports whether somebody holds chunk i or is getting it from the origin.
-func (c *Core) exists(b *blob, i int, stuck bool) bool {
-	if b.have.Has(i) || b.busy[i]&(byOrigin|byStore) != 0 {
+// exists reports whether somebody holds chunk i or is getting it from the origin:
+// for an asker of a later epoch, somebody who read or proved it since.
+func (c *Core) exists(b *blob, i int, a *asker) bool {
+	if a.epoch <= b.epoch && (b.have.Has(i) || b.busy[i]&(byOrigin|byStore) != 0) {
 		return true
 	}
 	for _, g := range b.coord.grants {
-		if g.first <= i && i < g.end {
+		if g.first <= i && i < g.end && g.epoch >= a.epoch {
 			return true
 		}
 	}
+	if b.coord.known.Has(i) && !a.stuck && a.epoch == 0 && b.avail[i] == 0 && c.crowded() {
+		return true
+	}
 	for _, n := range b.neighbours {
-		if n.bits.Has(i) && !stuck && c.usable(b, n) || n.inFlight.Has(i) && c.alive(n.id) {
+		if n.epoch < a.epoch && n.wants {
+			continue
+		}
+		if n.bits.Has(i) && !a.stuck && c.usable(b, n) || n.inFlight.Has(i) && c.alive(n.id) {
 			return true
 		}
 	}
@@ -201,14 +289,18 @@ func (c *Core) exists(b *blob, i int, stuck bool) bool {
 }
 
 // coordinate grants what is missing to those that want it, the lowest stripes
-// first, at most StripesInFlight at once.
+// first, so many at once as the origin gives more bytes a second for.
 func (c *Core) coordinate(b *blob) {
 	if b.coord == nil || !b.layoutSet() || b.opening || b.partial && !b.isOpen {
 		return
 	}
 	for _, g := range slices.Clone(b.coord.grants) {
 		if c.granteeHas(b, g) {
-			b.coord.grants = slices.DeleteFunc(b.coord.grants, func(o *grant) bool { return o == g })
+			b.coord.drop(g)
+			b.coord.width.finished++
+			if !g.via.IsZero() && !b.holds(g.run) {
+				c.giveBack(b, run{g.first, g.end, g.via}, 200, 0)
+			}
 		} else if !c.watch(b, g.to, g.at) {
 			c.dropAsker(b, g.to)
 		}
@@ -216,63 +308,113 @@ func (c *Core) coordinate(b *blob) {
 	if !b.wanting() {
 		c.dropAsker(b, c.cfg.Self)
 	}
-	for _, a := range slices.Clone(b.coord.askers) {
-		// A MsgLeave may have been lost with a connection, and a node that
-		// holds this one for a liar does not answer.
-		if a.id == c.cfg.Self || !c.reached(b, a.checked.Add(c.cfg.Linger)) {
-			continue
-		}
-		n := b.neighbour(a.id)
-		if n == nil || !a.answered {
-			c.dropAsker(b, a.id)
-			continue
-		}
-		a.checked, a.answered = c.now, false
-		c.sendState(b, n, true)
-		b.wake(c.now.Add(c.cfg.Linger))
-	}
+	c.checkAskers(b)
 	if len(b.coord.askers) == 0 {
+		for _, r := range b.coord.relayed {
+			c.giveBack(b, r, 0, 0)
+		}
 		b.coord = nil
 		return
 	}
-	if !b.coord.settled {
-		c.introduceAll(b)
-		if b.coord.settled = c.settled(b); !b.coord.settled {
-			return
-		}
+	if !b.coord.settled && !c.settled(b) {
+		return
 	}
-	most := c.cfg.StripesInFlight
-	if b.progress == 0 {
-		// Until something has come, the origin may be one that ignores ranges.
-		most = 1
+	b.coord.settled = true
+	c.handOn(b)
+	if !c.above(b).IsZero() || !c.reached(b, b.coord.until) {
+		return
 	}
-	for len(b.coord.grants) < most {
-		a, r := c.nextGrant(b)
+	for len(b.coord.grants) < c.stripesAtOnce(b) {
+		a, r := c.nextGrant(b, run{0, b.n, chunkindex.NodeID{}})
 		if a == nil {
 			return
 		}
-		c.count(CountGrant, 1)
-		b.coord.grants = append(b.coord.grants, &grant{run: r, to: a.id, at: c.now})
-		if a.id == c.cfg.Self {
-			b.grants = append(b.grants, r)
-			continue
-		}
-		c.send(a.id, Message{Kind: MsgGrant, Blob: b.id, Size: b.size, Small: b.small,
-			Chunk: r.first, N: r.end - r.first, Epoch: a.epoch})
-		c.watch(b, a.id, c.now)
+		c.grant(b, a, r, chunkindex.NodeID{})
 	}
 }
 
-// nextGrant chooses the lowest run within a stripe that nobody has, and among
-// those who want it the one with the fewest grants.
-func (c *Core) nextGrant(b *blob) (*asker, run) {
+// checkAskers drops askers that are not there any more without having said so: a
+// MsgLeave may have been lost with a connection, and a node that holds this one
+// for a liar does not answer.
+func (c *Core) checkAskers(b *blob) {
+	if !c.reached(b, b.coord.checkAt) {
+		return
+	}
+	for _, a := range slices.Clone(b.coord.askers) {
+		if a.id == c.cfg.Self || c.now < a.checked.Add(c.cfg.Linger) {
+			continue
+		}
+		n := b.neighbour(a.id)
+		switch {
+		case !a.answered || n == nil && !c.alive(a.id):
+			c.dropAsker(b, a.id)
+			continue
+		case n != nil:
+			c.sendState(b, n, true)
+		}
+		a.checked, a.answered = c.now, false
+	}
+	b.coord.checkAt = c.now.Add(c.cfg.Linger / 4)
+	b.wake(b.coord.checkAt)
+}
+
+// handOn gives the askers what a better coordinator granted for them.
+func (c *Core) handOn(b *blob) {
+	runs := b.coord.relayed
+	b.coord.relayed = nil
+	for _, r := range runs {
+		for i := r.first; i < r.end; {
+			a, part := c.nextGrant(b, run{i, r.end, r.by})
+			if a == nil {
+				c.giveBack(b, run{i, r.end, r.by}, 0, 0)
+				break
+			}
+			if part.first > i {
+				c.giveBack(b, run{i, part.first, r.by}, 0, 0)
+			}
+			c.grant(b, a, part, r.by)
+			i = part.end
+		}
+	}
+}
+
+// stripesAtOnce is how many stripes may be at the origin now: one until a chunk
+// came, since the origin may ignore ranges.
+func (c *Core) stripesAtOnce(b *blob) int {
+	if b.progress == 0 {
+		return 1
+	}
+	return b.coord.width.adapt(c.now, c.cfg.StripesInFlight, c.cfg.MaxStripes)
+}
+
+func (c *Core) grant(b *blob, a *asker, r run, via chunkindex.NodeID) {
+	c.count(CountGrant, 1)
+	b.coord.grants = append(b.coord.grants, &grant{run: r, to: a.id, at: c.now, epoch: a.epoch, via: via})
+	for i := r.first; i < r.end; i++ {
+		b.coord.known.Clear(i)
+	}
+	if a.id == c.cfg.Self {
+		b.grants = append(b.grants, run{r.first, r.end, c.cfg.Self})
+		return
+	}
+	c.send(a.id, Message{Kind: MsgGrant, Blob: b.id, Size: b.size, Small: b.small,
+		Chunk: r.first, N: r.end - r.first, Epoch: a.epoch})
+	c.watch(b, a.id, c.now)
+}
+
+// nextGrant chooses the lowest run within a stripe and within limits that nobody
+// has, and among those who want it the one with the fewest grants.
+func (c *Core) nextGrant(b *blob, within run) (*asker, run) {
 	low := -1
 	for _, a := range b.coord.askers {
 		if !c.mayRead(b, a) {
 			continue
 		}
-		for i := a.want.Next(0); i >= 0 && (low < 0 || i < low); i = a.want.Next(i + 1) {
-			if !c.exists(b, i, a.stuck) {
+		if b.coord.granted(a) >= c.readsEach(b) {
+			continue
+		}
+		for i := a.want.Next(within.first); i >= 0 && i < within.end && (low < 0 || i < low); i = a.want.Next(i + 1) {
+			if !c.exists(b, i, a) {
 				low = i
 				break
 			}
@@ -287,11 +429,9 @@ func (c *Core) nextGrant(b *blob) (*asker, run) {
 		if !c.mayRead(b, a) || !a.want.Has(low) {
 			continue
 		}
-		n := 0
-		for _, g := range b.coord.grants {
-			if g.to == a.id {
-				n++
-			}
+		n := b.coord.granted(a)
+		if n >= c.readsEach(b) {
+			continue
 		}
 		if best == nil || n < fewest {
 			best, fewest, ties = a, n, 1
@@ -302,13 +442,31 @@ func (c *Core) nextGrant(b *blob) (*asker, run) {
 		}
 	}
 	r := run{low, low + 1, c.cfg.Self}
-	if !b.small {
-		_, stripeEnd := b.layout.Stripe(b.layout.StripeOf(low))
-		for r.end < stripeEnd && best.want.Has(r.end) && !c.exists(b, r.end, best.stuck) {
-			r.end++
-		}
+	end := min(b.stripeEnd(low), within.end)
+	for r.end < end && best.want.Has(r.end) && !c.exists(b, r.end, best) {
+		r.end++
 	}
 	return best, r
+}
+
+// granted counts the grants that a node holds.
+func (k *coordinator) granted(a *asker) int {
+	n := 0
+	for _, g := range k.grants {
+		if g.to == a.id {
+			n++
+		}
+	}
+	return n
+}
+
+// readsEach is how many stripes one node may read at once: more if it is the only
+// one that wants them.
+func (c *Core) readsEach(b *blob) int {
+	if len(b.coord.askers) == 1 {
+		return c.cfg.LoneReads
+	}
+	return c.cfg.SharedReads
 }
 
 func (c *Core) mayRead(b *blob, a *asker) bool {
@@ -317,35 +475,94 @@ func (c *Core) mayRead(b *blob, a *asker) bool {
 
 // heardGiveBack takes back a grant.
 func (c *Core) heardGiveBack(b *blob, from chunkindex.NodeID, m Message) {
-	if b.coord != nil {
-		c.takeBack(b, from, m.Chunk, m.Chunk+m.N, m.Status)
+	if b.coord != nil && m.N > 0 {
+		c.takeBack(b, run{m.Chunk, min(m.Chunk+m.N, b.n), from}, m.Status, m.Wait)
 	}
 }
 
-func (c *Core) takeBack(b *blob, from chunkindex.NodeID, first, end, status int) {
-	b.coord.grants = slices.DeleteFunc(b.coord.grants, func(g *grant) bool {
-		return g.to == from && g.first <= first && first < g.end
-	})
+// takeBack takes back the grant of a run to r.by.
+func (c *Core) takeBack(b *blob, r run, status int, wait time.Duration) {
+	for _, g := range slices.Clone(b.coord.grants) {
+		if g.to != r.by || r.first < g.first || r.first >= g.end {
+			continue
+		}
+		b.coord.drop(g)
+		if !g.via.IsZero() && status != 200 {
+			b.coord.relayed = append(b.coord.relayed, run{r.first, g.end, g.via})
+		}
+	}
+	if status == 200 {
+		for i := r.first; i < r.end; i++ {
+			b.coord.known.Set(i)
+		}
+		return
+	}
 	for _, a := range b.coord.askers {
-		if a.id != from {
+		if a.id != r.by {
 			continue
 		}
 		if status == 0 {
 			// It no longer wants what it asked for; without this, the same
 			// grant would go back and forth for ever.
-			for i := first; i < end && i < b.n; i++ {
+			for i := r.first; i < r.end; i++ {
 				a.want.Clear(i)
 			}
 			continue
 		}
 		c.count(CountRegrant, 1)
-		if permanent(status) {
+		switch {
+		case permanent(status):
 			a.refused = true
-		} else {
+		case status == statusLater:
+			a.until = c.now.Add(c.cfg.RetryOrigin)
+		default:
 			a.until = c.now.Add(c.cfg.RetryOrigin << min(a.fails, 4))
 			a.fails++
 		}
 	}
+	if wait > 0 && (status == 429 || status == 503) {
+		c.coolDown(b, r.by, status, wait)
+	}
+}
+
+// coolDown stops the granting, and tells all askers, because the origin told one
+// of them to leave it alone.
+func (c *Core) coolDown(b *blob, from chunkindex.NodeID, status int, wait time.Duration) {
+	wait = min(wait, maxOriginWait)
+	if until := c.now.Add(wait); until > b.coord.until {
+		b.coord.until, b.coord.status = until, status
+	}
+	for _, a := range b.coord.askers {
+		if a.id != from && a.id != c.cfg.Self {
+			c.send(a.id, Message{Kind: MsgCooldown, Blob: b.id, Size: b.size, Small: b.small, Status: status, Wait: wait})
+		}
+	}
+	if from != c.cfg.Self {
+		c.cool(b, status, wait)
+	}
+}
+
+// heardCooldown believes the coordinator that the origin wants to be left alone.
+func (c *Core) heardCooldown(b *blob, from chunkindex.NodeID, m Message) {
+	if b.ask.to != from || m.Wait <= 0 {
+		c.count(CountIgnored, 1)
+		return
+	}
+	c.cool(b, m.Status, min(m.Wait, maxOriginWait))
+}
+
+// cool leaves all sources of a blob alone, as if each had said so to this node.
+func (c *Core) cool(b *blob, status int, wait time.Duration) {
+	c.count(CountCooldown, 1)
+	for _, s := range b.sources {
+		if s.refused != 0 {
+			continue
+		}
+		s.status, s.failedAt, s.until = status, c.now, max(s.until, c.now.Add(wait))
+		s.fails = max(s.fails, 1)
+		c.emit(Effect{Kind: EfCooldown, Blob: b.id, Source: s.src, Wait: wait})
+	}
+	b.wake(c.now.Add(wait))
 }
 
 // permanent reports whether an origin's status is its last word on a blob, as

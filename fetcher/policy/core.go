@@ -37,6 +37,26 @@ type Core struct {
 	// freed: something that blobs share became free in this step.
 	freed bool
 
+	// uploads, which the core admits, of which smallUploads are small blobs;
+	// uploadPeers is how many peers the others go to.
+	uploads      map[ID]*upload
+	smallUploads int
+	uploadPeers  int
+	handed       [maxHanded]handed
+	nextHanded   int
+
+	// what has been measured: bytes a second in and out, the usual round trip to
+	// those that chunks come from, how long the latest transfers took
+	received, sent pace
+	rtt            Time
+	durations      [15]int64
+	nextDuration   int
+	// all is what was received from peers, seconds the part of it that was asked of
+	// two at once.
+	all, seconds int64
+	window       []int // scratch
+	connecting   int   // attempts under way
+
 	timer Time // as last set, 0 none
 }
 
@@ -57,6 +77,7 @@ func New(cfg Config) *Core {
 		held:      map[digest.Digest]holding{},
 		readers:   map[ID]*reader{},
 		transfers: map[ID]*transfer{},
+		uploads:   map[ID]*upload{},
 		reads:     map[ID]*originRead{},
 	}
 }
@@ -77,6 +98,12 @@ func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect {
 		c.peerUp(ev.Peer)
 	case EvPeerDown:
 		c.peerDown(ev.Peer)
+	case EvUnreachable:
+		c.unreachable(ev.Peer)
+	case EvUpload:
+		c.upload(ev)
+	case EvUploaded:
+		c.uploaded(ev.ID, ev.N)
 	case EvMessage:
 		c.message(ev.Peer, ev.Msg)
 	case EvLooked:
@@ -89,7 +116,7 @@ func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect {
 		}
 	case EvTransferProgress:
 		if t := c.transfers[ev.ID]; t != nil {
-			t.last = c.now
+			c.transferProgress(t, ev.N)
 		}
 	case EvTransferDone, EvTransferFailed:
 		if t := c.transfers[ev.ID]; t != nil {
@@ -129,11 +156,7 @@ func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect {
 	}
 	if c.freed {
 		c.freed = false
-		for _, b := range slices.Clone(c.order) {
-			if b.wanting() {
-				c.advance(b)
-			}
-		}
+		c.shareOut()
 	}
 	c.setTimer()
 	out := c.out
@@ -150,6 +173,39 @@ func (c *Core) count(m Metric, n int64) {
 func (c *Core) newID() ID {
 	c.lastID++
 	return c.lastID
+}
+
+// shareOut gives what became free to the blobs that have least under way, so that
+// no client starves behind the others.
+func (c *Core) shareOut() {
+	var wanting []*blob
+	for _, b := range c.order {
+		if b.wanting() {
+			wanting = append(wanting, b)
+		}
+	}
+	slices.SortStableFunc(wanting, func(x, y *blob) int { return c.underWay(x) - c.underWay(y) })
+	for _, b := range wanting {
+		c.advance(b)
+	}
+}
+
+// touch is advance for an event that freed something which blobs share: a blob that
+// wants more takes its turn with the others.
+func (c *Core) touch(b *blob) {
+	if !c.freed || !b.wanting() {
+		c.advance(b)
+	}
+}
+
+func (c *Core) underWay(b *blob) int {
+	n := len(b.live)
+	for _, r := range c.reads {
+		if r.b == b {
+			n++
+		}
+	}
+	return n
 }
 
 // setTimer asks for the earliest time at which some blob is due.
@@ -175,8 +231,11 @@ func (c *Core) advance(b *blob) {
 	}
 	b.due = 0
 	c.findSize(b)
+	c.join(b)
+	c.gossip(b)
 	c.coordinate(b)
 	if b.ready() {
+		c.checkAudit(b)
 		c.vouch(b)
 		c.fetchPeers(b)
 		c.fetchOrigin(b)

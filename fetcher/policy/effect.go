@@ -171,12 +171,20 @@ const (
 	CountStall
 	// CountBusy: transfers that the peer was too busy for.
 	CountBusy
+	// CountRefused: uploads refused because this node serves enough.
+	CountRefused
+	// CountSecond: chunks asked of a second peer because the first was slow.
+	CountSecond
+	// CountCooldown: times that an origin was left alone because it said so to
+	// another node.
+	CountCooldown
 	// MetricCount is the number of metrics plus one.
 	MetricCount
 )
 
 var metricNames = [MetricCount]string{"", "grants", "regrants", "takeovers", "redirects", "hedges",
-	"strict_reads", "refuted", "claim_conflicts", "wasted_bytes", "bans", "ignored_messages", "stalls", "busy"}
+	"strict_reads", "refuted", "claim_conflicts", "wasted_bytes", "bans", "ignored_messages", "stalls", "busy",
+	"uploads_refused", "second_transfers", "cooldowns"}
 
 // String is the metric's name as in Prometheus, without prefix and suffix.
 func (m Metric) String() string {

@@ -35,7 +35,11 @@ type world struct {
 	originStalls bool
 	unranged     bool
 	trace        func(format string, args ...any)
+	// apart are pairs of nodes that cannot reach each other.
+	apart map[[2]*node]bool
 }
+
+func (w *world) unlinked(a, b *node) bool { return w.apart[[2]*node{a, b}] || w.apart[[2]*node{b, a}] }
 
 // tester is what a world needs of a testing.T or a rapid.T.
 type tester interface {
@@ -74,18 +78,22 @@ func (h *happenings) Pop() any {
 }
 
 type node struct {
-	w       *world
-	id      chunkindex.NodeID
-	core    *Core
-	down    bool
-	links   map[*node]bool
-	stored  map[digest.Digest]*held
-	inHand  map[hand]chunkindex.Sum
-	clients map[ID]*client
-	lastID  ID
-	counts  map[Metric]int64
-	cancels map[ID]bool
-	timer   int
+	w        *world
+	id       chunkindex.NodeID
+	core     *Core
+	down     bool
+	links    map[*node]bool
+	stored   map[digest.Digest]*held
+	inHand   map[hand]chunkindex.Sum
+	clients  map[ID]*client
+	lastID   ID
+	counts   map[Metric]int64
+	cancels  map[ID]bool
+	timer    int
+	uploads  ID // the latest
+	admitted bool
+	refusal  []chunkindex.NodeID
+	cooled   int // how often it was told to leave an origin alone
 	// what it does wrong
 	corrupt  bool // serves wrong bytes, and claims them
 	signs    bool // and signs the claims, instead of leaving them out
@@ -156,12 +164,18 @@ func newWorld(t tester, n int, cfg func(i int, c *Config)) *world {
 }
 
 func (w *world) link(a, b *node) {
+	delete(w.apart, [2]*node{a, b})
+	delete(w.apart, [2]*node{b, a})
 	a.links[b], b.links[a] = true, true
 	a.event(Event{Kind: EvPeerUp, Peer: b.id})
 	b.event(Event{Kind: EvPeerUp, Peer: a.id})
 }
 
 func (w *world) unlink(a, b *node) {
+	if w.apart == nil {
+		w.apart = map[[2]*node]bool{}
+	}
+	w.apart[[2]*node{a, b}] = true
 	delete(a.links, b)
 	delete(b.links, a)
 	a.event(Event{Kind: EvPeerDown, Peer: b.id})
@@ -381,6 +395,24 @@ func (n *node) do(e Effect) {
 		}
 	case EfCount:
 		n.counts[e.Metric] += e.N
+	case EfConnect:
+		to := w.node(e.Peer)
+		w.after(2*w.latency, func() {
+			switch {
+			case n.down || n.links[to]:
+			case to == nil || to.down || w.unlinked(n, to):
+				n.event(Event{Kind: EvUnreachable, Peer: e.Peer})
+			default:
+				w.link(n, to)
+			}
+		})
+	case EfServe:
+		n.admitted = true
+	case EfBusy:
+		n.refusal = e.Peers
+		n.admitted = false
+	case EfCooldown:
+		n.cooled++
 	case EfBan, EfClose, EfProvide, EfWithdraw:
 		w.trace("%v %s: effect %d peer %s", time.Duration(w.now), n.id, e.Kind, e.Peer)
 	default:
@@ -425,6 +457,21 @@ func (n *node) transfer(e Effect) {
 			n.event(Event{Kind: EvTransferFailed, ID: e.ID, Fault: FaultBroken})
 			return
 		}
+		from.uploads++
+		upload := from.uploads
+		if from.admitted = true; !from.corrupt {
+			from.event(Event{Kind: EvUpload, ID: upload, Peer: n.id, Blob: e.Blob, Chunk: e.Chunk})
+		}
+		if !from.admitted {
+			n.event(Event{Kind: EvTransferFailed, ID: e.ID, Fault: FaultBusy, Peers: from.refusal})
+			return
+		}
+		serving := from.core
+		done := func() {
+			if from.core == serving {
+				from.event(Event{Kind: EvUploaded, ID: upload, N: 1 << 20})
+			}
+		}
 		sum := from.sumOf(e.Blob, e.Chunk)
 		var claims []chunkindex.Claim
 		switch {
@@ -435,6 +482,7 @@ func (n *node) transfer(e Effect) {
 			claims = []chunkindex.Claim{*h.claim[e.Chunk]}
 		}
 		w.after(w.chunkTime, func() {
+			done()
 			if n.core != core || n.cancels[e.ID] {
 				return
 			}

@@ -9,31 +9,59 @@ import (
 // neighbour is a peer as far as one blob goes.
 type neighbour struct {
 	id   chunkindex.NodeID
+	p    *peer
 	size int64
+	// epoch is the neighbour's own: see [blob].
+	epoch int
 	// bits is what it can serve, inFlight what it is reading from the origin.
-	// Their length is 0 or the blob's number of chunks.
+	// Their length is 0 or the blob's number of chunks. While the chunks are known
+	// only setBit, clearBit and setBits change bits, since blob.avail counts them.
 	bits, inFlight chunkindex.Bitfield
 	wants          bool
 	introduced     bool // it was asked for its state
+	askedAt        Time // when it was
 	replied        bool
 	stale          bool // it said what could not be understood before the size was known
 	owesReply      bool // it asked for ours, which is not known yet
 
 	// avoid: not asked for chunks before then; faults counts why.
-	avoid  Time
-	faults int
-
+	avoid     Time
+	faults    int
 	sumsAsked chunkindex.Bitfield
 	sumsOut   bool
+	// differs holds the chunks of which it has another version than the one that
+	// was dropped here. Empty outside of an audit.
+	differs chunkindex.Bitfield
 }
 
-func (b *blob) neighbour(id chunkindex.NodeID) *neighbour {
-	for _, n := range b.neighbours {
-		if n.id == id {
-			return n
-		}
+func (b *blob) neighbour(id chunkindex.NodeID) *neighbour { return b.byID[id] }
+
+// setBit and clearBit note that a neighbour can, or cannot, serve chunk i.
+func (b *blob) setBit(n *neighbour, i int) {
+	if n.bits.Set(i) {
+		b.avail[i]++
 	}
-	return nil
+}
+
+func (b *blob) clearBit(n *neighbour, i int) {
+	if n.bits.Clear(i) {
+		b.avail[i]--
+	}
+}
+
+// setBits notes all that a neighbour can serve; of a set of another length, which
+// is about another blob, nothing.
+func (b *blob) setBits(n *neighbour, bits chunkindex.Bitfield) {
+	for i := n.bits.Next(0); i >= 0; i = n.bits.Next(i + 1) {
+		b.avail[i]--
+	}
+	if bits.Len() != b.n {
+		bits = chunkindex.NewBitfield(b.n)
+	}
+	n.bits = bits
+	for i := n.bits.Next(0); i >= 0; i = n.bits.Next(i + 1) {
+		b.avail[i]++
+	}
 }
 
 // fit drops what a neighbour said of a blob of another size: chunk numbers mean
@@ -51,19 +79,25 @@ func (n *neighbour) fit(b *blob) {
 }
 
 func (c *Core) addNeighbour(b *blob, id chunkindex.NodeID) *neighbour {
-	c.peer(id)
-	n := &neighbour{id: id, size: -1}
+	n := &neighbour{id: id, p: c.peer(id), size: -1}
 	if b.layoutSet() {
 		n.fit(b)
 	}
 	b.neighbours = append(b.neighbours, n)
+	b.byID[id] = n
 	return n
 }
 
 func (c *Core) dropNeighbour(b *blob, id chunkindex.NodeID) {
-	b.neighbours = slices.DeleteFunc(b.neighbours, func(n *neighbour) bool { return n.id == id })
-	for _, t := range c.sortedTransfers(b) {
-		if t.from == id {
+	if n := b.byID[id]; n != nil {
+		if b.layoutSet() {
+			b.setBits(n, chunkindex.NewBitfield(b.n))
+		}
+		delete(b.byID, id)
+		b.neighbours = slices.DeleteFunc(b.neighbours, func(o *neighbour) bool { return o == n })
+	}
+	for _, t := range slices.Clone(b.live) {
+		if t.from.id == id {
 			c.cancelTransfer(t)
 		}
 	}
@@ -92,47 +126,8 @@ func (c *Core) introduce(b *blob, id chunkindex.NodeID) {
 	if n.introduced {
 		return
 	}
-	n.introduced = true
+	n.introduced, n.askedAt = true, c.now
 	c.sendState(b, n, true)
-}
-
-// introduceAll is introduce for the neighbours that a node starts with: every
-// peer in a small cluster, a part of them in a large one, and those that the
-// DHT names as providers.
-func (c *Core) introduceAll(b *blob) {
-	c.lookup(b)
-	if b.introducedAt != 0 {
-		return
-	}
-	b.introducedAt = max(c.now, 1)
-	if len(c.up) <= c.cfg.Neighbours {
-		for _, p := range c.up {
-			c.introduce(b, p.id)
-		}
-		return
-	}
-	for _, i := range c.rng.Perm(len(c.up))[:c.cfg.Neighbours] {
-		c.introduce(b, c.up[i].id)
-	}
-}
-
-// lookup asks the DHT who is near to b and who provides it, unless it was asked
-// lately, or there is nobody to ask.
-func (c *Core) lookup(b *blob) {
-	if b.looking || len(c.up) == 0 || b.lookedAt != 0 && c.now < b.lookedAt.Add(c.cfg.CommitteeTTL) {
-		return
-	}
-	b.looking, b.lookedAt = true, max(c.now, 1)
-	c.emit(Effect{Kind: EfLookup, Blob: b.id})
-}
-
-func (c *Core) looked(b *blob, closest, providers []chunkindex.NodeID) {
-	b.looking, b.redirects = false, 0
-	b.closest, b.ranked = closest, nil
-	for _, id := range providers[:min(len(providers), c.cfg.Neighbours)] {
-		c.introduce(b, id)
-	}
-	c.advance(b)
 }
 
 // settled reports whether this node knows what its neighbours hold, or has
@@ -149,7 +144,7 @@ func (c *Core) settled(b *blob) bool {
 }
 
 func (c *Core) sendState(b *blob, n *neighbour, reply bool) {
-	m := Message{Kind: MsgState, Blob: b.id, Size: b.size, Small: b.small, Reply: reply,
+	m := Message{Kind: MsgState, Blob: b.id, Size: b.size, Small: b.small, Reply: reply, Epoch: b.epoch, Label: c.cfg.Label,
 		Want: b.wanting() || b.coord != nil,
 		Bits: chunkindex.NewBitfield(b.n), InFlight: chunkindex.NewBitfield(b.n)}
 	if b.layoutSet() {
@@ -159,6 +154,9 @@ func (c *Core) sendState(b *blob, n *neighbour, reply bool) {
 				m.InFlight.Set(i)
 			}
 		}
+	}
+	if reply {
+		n.askedAt = c.now
 	}
 	c.send(n.id, m)
 }
@@ -183,11 +181,21 @@ func (c *Core) inFlightAt(b *blob, i int) bool {
 	return false
 }
 
-// sendHave tells the neighbours that want to know of the chunks [first, end).
+// sendHave tells the neighbours that want to know of the chunks [first, end), and
+// the coordinator that granted one of them.
+//
+// One that holds a chunk itself is not told of it, which halves the messages of a
+// swarm: only strict verification has use for a second holder.
 func (c *Core) sendHave(b *blob, first, end int) {
+	m := Message{Kind: MsgHave, Blob: b.id, Size: b.size, Small: b.small, Chunk: first, N: end - first}
 	for _, n := range b.neighbours {
-		if n.wants {
-			c.send(n.id, Message{Kind: MsgHave, Blob: b.id, Size: b.size, Small: b.small, Chunk: first, N: end - first})
+		if n.wants && (end-first > 1 || !n.bits.Has(first) || c.cfg.Verify == VerifyStrict) {
+			c.send(n.id, m)
+		}
+	}
+	for _, g := range b.grantors {
+		if n := b.neighbour(g.by); first < g.end && g.first < end && (n == nil || !n.wants) {
+			c.send(g.by, m)
 		}
 	}
 }
@@ -215,6 +223,9 @@ func (c *Core) message(from chunkindex.NodeID, m Message) {
 	case MsgAskSums:
 		c.heardAskSums(from, m)
 		return
+	case MsgJoin:
+		c.heardJoin(from, m)
+		return
 	}
 	b := c.blobs[m.Blob]
 	if b == nil {
@@ -223,20 +234,8 @@ func (c *Core) message(from chunkindex.NodeID, m Message) {
 	n := b.neighbour(from)
 	switch m.Kind {
 	case MsgHave:
-		if n != nil && !b.layoutSet() {
-			n.stale = true
-			return
-		}
-		if n == nil || m.N <= 0 || m.Chunk+m.N > b.n || !b.small && m.Size != b.size {
-			c.count(CountIgnored, 1)
-			return
-		}
-		b.progress = c.now
-		for i := m.Chunk; i < m.Chunk+m.N; i++ {
-			n.bits.Set(i)
-			n.inFlight.Clear(i)
-			b.coord.appeared(i)
-		}
+		c.heardHave(b, n, from, m)
+		return
 	case MsgLeave:
 		if n != nil {
 			n.wants = false
@@ -256,17 +255,13 @@ func (c *Core) message(from chunkindex.NodeID, m Message) {
 		if b.ask.to == from && m.Peer != from && b.redirects < maxRedirects && !slices.Contains(b.closest, m.Peer) {
 			b.redirects++
 			b.closest, b.ranked = append(b.closest, m.Peer), nil
-			c.introduce(b, m.Peer)
+			c.reach(b, m.Peer)
 			b.ask = asking{}
 		}
 	case MsgPeers:
-		if b.wanting() {
-			for _, id := range m.Peers {
-				if p := c.peers[id]; p != nil && p.up {
-					c.introduce(b, id)
-				}
-			}
-		}
+		c.heardPeers(b, m)
+	case MsgCooldown:
+		c.heardCooldown(b, from, m)
 	case MsgSums:
 		c.heardSums(b, n, m)
 	case MsgPong:
@@ -276,9 +271,42 @@ func (c *Core) message(from chunkindex.NodeID, m Message) {
 	c.advance(b)
 }
 
+// heardHave takes in that a neighbour got chunks. Most of the messages are these,
+// and most of them change nothing that could be done now.
+func (c *Core) heardHave(b *blob, n *neighbour, from chunkindex.NodeID, m Message) {
+	if n != nil && !b.layoutSet() {
+		n.stale = true
+		return
+	}
+	if m.N <= 0 || m.Chunk+m.N > b.n || !b.small && m.Size != b.size {
+		c.count(CountIgnored, 1)
+		return
+	}
+	b.progress = c.now
+	granted := b.coord.appeared(from, m.Chunk, m.Chunk+m.N)
+	if n == nil {
+		if granted {
+			c.advance(b)
+		} else {
+			c.count(CountIgnored, 1)
+		}
+		return
+	}
+	useful := false
+	for i := m.Chunk; i < m.Chunk+m.N; i++ {
+		b.setBit(n, i)
+		n.inFlight.Clear(i)
+		useful = useful || b.idle(i)
+	}
+	if b.coord != nil || useful && b.wanting() && c.hasSlot(b) || c.cfg.Verify == VerifyStrict {
+		c.advance(b)
+	}
+}
+
 // heardState takes in what a peer holds, and answers with what this node holds
 // if it was asked to.
 func (c *Core) heardState(from chunkindex.NodeID, m Message) {
+	c.peer(from).label = m.Label
 	b := c.blobs[m.Blob]
 	if b == nil {
 		h, ok := c.held[m.Blob]
@@ -286,7 +314,7 @@ func (c *Core) heardState(from chunkindex.NodeID, m Message) {
 			return
 		}
 		if !ok || h.complete {
-			r := Message{Kind: MsgState, Blob: m.Blob, Size: -1}
+			r := Message{Kind: MsgState, Blob: m.Blob, Size: -1, Label: c.cfg.Label}
 			if ok {
 				r.Size, r.Small = h.size, h.small
 				r.Bits = chunkindex.FullBitfield(chunksOf(h.size, h.small))
@@ -302,8 +330,11 @@ func (c *Core) heardState(from chunkindex.NodeID, m Message) {
 	if n == nil {
 		n = c.addNeighbour(b, from)
 	}
-	n.replied, n.wants, n.size = true, m.Want, m.Size
-	n.bits, n.inFlight = m.Bits, m.InFlight
+	if n.introduced && !n.replied && !m.Reply {
+		n.p.roundTrip(c.now, n.askedAt)
+	}
+	n.replied, n.wants, n.size, n.epoch = true, m.Want, m.Size, m.Epoch
+	n.inFlight = m.InFlight
 	if !m.Want {
 		c.dropAsker(b, from)
 	} else if b.coord != nil {
@@ -311,10 +342,18 @@ func (c *Core) heardState(from chunkindex.NodeID, m Message) {
 			a.answered = a.answered || a.id == from
 		}
 	}
-	if b.layoutSet() {
+	switch {
+	case !b.layoutSet():
+		n.bits = m.Bits
+		if m.Size >= 0 && b.claimed < 0 {
+			b.claimed = m.Size
+		}
+	case m.Size >= 0 && b.size >= 0 && m.Size != b.size:
+		b.setBits(n, chunkindex.Bitfield{})
 		n.fit(b)
-	} else if m.Size >= 0 && b.claimed < 0 {
-		b.claimed = m.Size
+	default:
+		b.setBits(n, m.Bits)
+		n.fit(b)
 	}
 	if m.Reply {
 		if b.opening || b.partial && !b.isOpen {

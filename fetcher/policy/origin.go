@@ -26,6 +26,8 @@ type asking struct {
 	at   Time
 	sent Time
 	bits chunkindex.Bitfield
+	// repeats counts how often the same was asked while chunks came.
+	repeats int
 }
 
 // usableSource returns where the blob may be read upstream right now.
@@ -43,6 +45,7 @@ func (c *Core) usableSource(b *blob) *source {
 func (c *Core) fetchOrigin(b *blob) {
 	c.readGrants(b)
 	if !b.wanting() {
+		c.relay(b, chunkindex.Bitfield{})
 		return
 	}
 	c.hedge(b)
@@ -55,11 +58,11 @@ func (c *Core) fetchOrigin(b *blob) {
 		}
 	}
 	if !some || c.usableSource(b) == nil {
+		c.relay(b, chunkindex.Bitfield{})
 		return
 	}
-	if len(c.up) == 0 || b.epoch > 0 {
-		// Nobody to ask; or those who would be asked hold what was found
-		// wanting.
+	if len(c.up) == 0 || b.epoch > aloneAfter {
+		// Nobody to ask; or those who would be asked were wrong too often.
 		c.readAlone(b, need)
 		return
 	}
@@ -67,36 +70,85 @@ func (c *Core) fetchOrigin(b *blob) {
 	if b.looking {
 		return
 	}
-	for _, id := range c.committee(b) {
-		if id == c.cfg.Self {
-			b.ask = asking{}
-			c.takeAsk(b, id, need, b.epoch)
-			c.coordinate(b)
-			c.readGrants(b)
-			return
-		}
-		if !c.alive(id) || slices.Contains(b.passed, id) {
-			continue
-		}
-		if b.ask.to != id {
-			b.ask = asking{to: id, at: c.now}
-		}
-		if !c.watch(b, id, b.ask.at) {
-			c.count(CountTakeover, 1)
-			continue
-		}
-		if !covers(b.ask.bits, need) || c.reached(b, b.ask.sent.Add(2*c.cfg.AskTimeout)) {
-			b.ask.bits, b.ask.sent = need, c.now
-			b.wake(c.now.Add(2 * c.cfg.AskTimeout))
-			c.introduce(b, id)
-			c.send(id, Message{Kind: MsgAsk, Blob: b.id, Size: b.size, Small: b.small,
-				Bits: need.Clone(), Epoch: b.epoch, Peers: c.passedOver(b, id)})
-		}
-		return
+	switch {
+	case c.relay(b, need):
+	case slices.Contains(c.committee(b), c.cfg.Self):
+		b.ask = asking{}
+		c.takeAsk(b, c.cfg.Self, need, b.epoch)
+		c.coordinate(b)
+		c.readGrants(b)
+	default:
+		// Every member is gone, and this node is not one of them.
+		c.readAlone(b, need)
 	}
-	// Every member is gone, and this node is not one of them.
-	c.readAlone(b, need)
 }
+
+// aloneAfter is the epoch after which a node trusts nobody but the origin, and
+// reads a blob that was refuted for itself.
+const aloneAfter = 2
+
+// relay asks the coordinator for what this node needs, and for what those want who
+// asked this node because they cannot reach the coordinator. It reports false if
+// there is none better than this node.
+func (c *Core) relay(b *blob, need chunkindex.Bitfield) bool {
+	if need.Len() == 0 && b.coord == nil {
+		return false
+	}
+	to := c.above(b)
+	for !to.IsZero() {
+		if b.ask.to != to {
+			b.ask = asking{to: to, at: c.now}
+		}
+		if c.watch(b, to, b.ask.at) {
+			break
+		}
+		c.count(CountTakeover, 1)
+		to = c.above(b)
+	}
+	if to.IsZero() {
+		return false
+	}
+	if b.coord != nil {
+		if need.Len() == 0 {
+			need = chunkindex.NewBitfield(b.n)
+		} else {
+			need = need.Clone()
+		}
+		for _, a := range b.coord.askers {
+			for i := a.want.Next(0); i >= 0; i = a.want.Next(i + 1) {
+				if a.id != c.cfg.Self && !c.exists(b, i, a) {
+					need.Set(i)
+				}
+			}
+		}
+	}
+	every := 2 * c.cfg.AskTimeout
+	covered := covers(b.ask.bits, need)
+	if need.Count() == 0 || covered && !c.reached(b, b.ask.sent.Add(every)) {
+		return true
+	}
+	// While chunks come, the coordinator need not be told each second.
+	flowing := covered && c.now < b.progress.Add(every)
+	if flowing && c.now < b.ask.sent.Add(every<<b.ask.repeats) {
+		b.wake(c.now.Add(every))
+		return true
+	}
+	if flowing {
+		b.ask.repeats = min(b.ask.repeats+1, maxAskRepeats)
+	} else {
+		b.ask.repeats = 0
+	}
+	b.ask.bits, b.ask.sent = need.Clone(), c.now
+	b.wake(c.now.Add(every))
+	if !c.crowded() {
+		c.introduce(b, to)
+	}
+	c.send(to, Message{Kind: MsgAsk, Blob: b.id, Size: b.size, Small: b.small,
+		Bits: need.Clone(), Epoch: b.epoch, Peers: c.passedOver(b, to)})
+	return true
+}
+
+const maxAskRepeats = 2
 
 // covers reports whether a holds every chunk of b.
 func covers(a, b chunkindex.Bitfield) bool {
@@ -129,8 +181,12 @@ func (c *Core) passedOver(b *blob, id chunkindex.NodeID) []chunkindex.NodeID {
 // that no neighbour can serve or is reading.
 func (c *Core) missing(b *blob) (need chunkindex.Bitfield, some bool) {
 	need = chunkindex.NewBitfield(b.n)
+	all := b.doubt.Count() == 0 && c.allUsable(b)
 	for i := b.have.NextClear(0); i >= 0; i = b.have.NextClear(i + 1) {
-		if b.busy[i] == 0 && b.wanted(i, c.cfg.ReadAhead) && !b.granted(i) && !c.servable(b, i) && !c.inFlightAt(b, i) {
+		if b.busy[i] != 0 || b.avail[i] > 0 && (all || c.servable(b, i)) {
+			continue
+		}
+		if b.wanted(i, c.cfg.ReadAhead) && !b.granted(i) && !c.inFlightAt(b, i) {
 			need.Set(i)
 			some = true
 		}
@@ -151,7 +207,7 @@ func (b *blob) granted(i int) bool {
 // readAlone reads what is needed without asking anybody.
 func (c *Core) readAlone(b *blob, need chunkindex.Bitfield) {
 	for i := need.Next(0); i >= 0; i = need.Next(i) {
-		if !c.roomForRead(b, c.loneReads(b)) {
+		if !c.roomForRead(b, c.loneReads(b), c.cfg.LoneReads) {
 			return
 		}
 		end := b.stripeEnd(i)
@@ -180,27 +236,29 @@ func (b *blob) stripeEnd(i int) int {
 	return end
 }
 
-// readGrants starts the reads that were granted, as far as there is room.
+// readGrants starts the reads that were granted. What cannot start now goes back
+// at once: somebody else may have room.
 func (c *Core) readGrants(b *blob) {
 	if !b.isOpen || b.proven {
 		return
 	}
 	for len(b.grants) > 0 {
 		r := b.grants[0]
-		if !b.wanting() || c.usableSource(b) == nil {
-			b.grants = b.grants[1:]
-			c.giveBack(b, r, c.lastStatus(b))
-			continue
-		}
-		if !c.roomForRead(b, max(c.cfg.LoneReads, c.cfg.StripesInFlight)) {
-			return
-		}
 		b.grants = b.grants[1:]
-		if !c.startRead(b, r) {
-			c.giveBack(b, r, 0)
+		switch {
+		case !b.wanting() || c.usableSource(b) == nil:
+			c.giveBack(b, r, c.lastStatus(b), 0)
+		case !c.roomForRead(b, c.cfg.LoneReads, c.cfg.LoneReads):
+			c.giveBack(b, r, statusLater, 0)
+		case !c.startRead(b, r):
+			c.giveBack(b, r, 0, 0)
 		}
 	}
 }
+
+// statusLater gives a grant back because this node reads as much as it may at the
+// moment: the HTTP status Too Early.
+const statusLater = 425
 
 // lastStatus is how the origin last failed.
 func (c *Core) lastStatus(b *blob) int {
@@ -216,30 +274,47 @@ func (c *Core) lastStatus(b *blob) int {
 	return status
 }
 
-func (c *Core) giveBack(b *blob, r run, status int) {
+// giveBack tells whoever granted r that it will not be read, or that it was.
+func (c *Core) giveBack(b *blob, r run, status int, wait time.Duration) {
 	switch {
 	case r.by.IsZero():
 	case r.by == c.cfg.Self:
 		if b.coord != nil {
-			c.takeBack(b, r.by, r.first, r.end, status)
+			c.takeBack(b, r, status, wait)
 			b.wake(c.now)
 		}
 	default:
 		c.send(r.by, Message{Kind: MsgGiveBack, Blob: b.id, Size: b.size, Small: b.small,
-			Chunk: r.first, N: r.end - r.first, Status: status})
-		// What was asked for is no longer promised.
-		b.ask.bits = chunkindex.Bitfield{}
+			Chunk: r.first, N: r.end - r.first, Status: status, Wait: wait})
+		b.grantors = slices.DeleteFunc(b.grantors, func(o run) bool { return o.by == r.by && o.first <= r.first && r.first < o.end })
+		if status != 200 {
+			// What was asked for is no longer promised.
+			b.ask.bits = chunkindex.Bitfield{}
+		}
 	}
 }
 
-func (c *Core) roomForRead(b *blob, most int) bool {
-	n := 0
+// roomForRead reports whether one more read may start: at most ofBlob of this
+// blob, and atOrigin of all blobs at its origin.
+func (c *Core) roomForRead(b *blob, ofBlob, atOrigin int) bool {
+	s := c.usableSource(b)
+	if s == nil {
+		return false
+	}
+	blob, origin := 0, 0
 	for _, r := range c.reads {
-		if r.b == b && !r.sizeOnly {
-			n++
+		if r.sizeOnly {
+			continue
+		}
+		if r.b == b {
+			blob++
+		}
+		if r.src.origin == s.origin {
+			origin++
 		}
 	}
-	return n < most && len(c.reads) < c.cfg.OriginReads && (c.inFlight == 0 || c.inFlight+b.cost() <= c.cfg.InFlightBytes)
+	return blob < ofBlob && origin < atOrigin && len(c.reads) < c.cfg.OriginReads &&
+		(c.inFlight == 0 || c.inFlight+b.cost() <= c.cfg.InFlightBytes)
 }
 
 // startRead reads the chunks of r that are still missing from the origin, in as
@@ -266,7 +341,7 @@ func (c *Core) startRead(b *blob, r run) bool {
 		started = true
 	}
 	if started {
-		c.provide(b)
+		c.announceStart(b)
 		c.tellState(b)
 	}
 	return started
@@ -283,13 +358,6 @@ func (c *Core) emitRead(b *blob, s *source, r run) {
 	}
 	c.emit(Effect{Kind: EfOriginRead, ID: read.id, Blob: b.id, Small: b.small, Source: s.src,
 		Chunk: r.first, Off: off, N: n, Size: b.size})
-}
-
-func (c *Core) provide(b *blob) {
-	if !b.provided {
-		b.provided = true
-		c.emit(Effect{Kind: EfProvide, Blob: b.id})
-	}
 }
 
 // hedge turns to the origin itself for the sake of a reader that has waited for
@@ -309,7 +377,7 @@ func (c *Core) hedge(b *blob) {
 		case b.busy[i] == 0 && !c.servable(b, i):
 			since, patience = max(since, b.progress), c.cfg.TransferStall
 		}
-		if c.reached(b, since.Add(patience)) && c.usableSource(b) != nil && c.roomForRead(b, c.cfg.LoneReads) {
+		if c.reached(b, since.Add(patience)) && c.roomForRead(b, c.cfg.LoneReads, c.cfg.OriginReads) {
 			c.count(CountHedge, 1)
 			if id := b.ask.to; !id.IsZero() && b.ask.bits.Has(i) && c.now >= b.ask.at.Add(c.cfg.TransferStall) {
 				// It was asked, is alive, and neither grants nor knows of
@@ -436,18 +504,35 @@ func (c *Core) originFailed(r *originRead, status int, wait time.Duration) {
 	if r.sizeOnly {
 		return
 	}
-	c.giveBack(b, run{r.first, r.end, r.by}, status)
+	c.giveBack(b, run{r.first, r.end, r.by}, status, wait)
 	c.tellState(b)
 }
 
-// heardGrant takes in a coordinator's permission to read a run.
+// heardGrant takes in a coordinator's permission to read a run. What this node does
+// not want itself was asked for on behalf of others.
 func (c *Core) heardGrant(b *blob, from chunkindex.NodeID, m Message) {
 	if !b.layoutSet() || m.N <= 0 || m.Chunk+m.N > b.n || b.ask.to != from || len(b.grants) >= 64 {
 		c.count(CountIgnored, 1)
 		if b.layoutSet() && m.N > 0 && m.Chunk+m.N <= b.n {
-			c.giveBack(b, run{m.Chunk, m.Chunk + m.N, from}, 0)
+			c.giveBack(b, run{m.Chunk, m.Chunk + m.N, from}, 0, 0)
 		}
 		return
 	}
-	b.grants = append(b.grants, run{m.Chunk, m.Chunk + m.N, from})
+	r := run{m.Chunk, m.Chunk + m.N, from}
+	own := false
+	for i := r.first; i < r.end; i++ {
+		own = own || b.wanting() && !b.have.Has(i) && b.wanted(i, c.cfg.ReadAhead)
+	}
+	if b.coord != nil && (!own || c.usableSource(b) == nil) {
+		b.coord.relayed = append(b.coord.relayed, r)
+		return
+	}
+	b.grants = append(b.grants, r)
+	b.grantors = append(slices.DeleteFunc(b.grantors, func(o run) bool { return b.holds(o) }), r)
+}
+
+// holds reports whether all chunks of a run are here.
+func (b *blob) holds(r run) bool {
+	next := b.have.NextClear(r.first)
+	return next < 0 || next >= r.end
 }

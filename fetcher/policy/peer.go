@@ -23,8 +23,28 @@ type peer struct {
 	// silent: it did not answer a ping. Cleared by anything that it sends.
 	silent bool
 	// banned until then.
-	banned    Time
-	transfers int
+	banned Time
+	label  Label
+	// rtt is the shortest time in which it ever answered, 0 unknown: queues and
+	// disks only ever add to it.
+	rtt Time
+	// connecting: this node is trying to reach it; unreachable until then, after it
+	// could not.
+	connecting  bool
+	unreachable Time
+	// transfers come from it, uploads go to it.
+	transfers, uploads int
+	// busy: it serves as many as it wants to, until about then; refusals counts
+	// how often it said so since it last served.
+	busy     Time
+	refusals int
+}
+
+// roundTrip takes in that the peer answered what was sent at asked.
+func (p *peer) roundTrip(now, asked Time) {
+	if d := max(now-asked, 1); p.rtt == 0 || d < p.rtt {
+		p.rtt = d
+	}
 }
 
 func (c *Core) peer(id chunkindex.NodeID) *peer {
@@ -44,7 +64,8 @@ func (c *Core) peerUp(id chunkindex.NodeID) {
 	}
 	p := c.peer(id)
 	p.heard, p.pinged, p.silent = c.now, 0, false
-	p.met = true
+	c.connected(p)
+	p.met, p.unreachable = true, 0
 	if !p.up {
 		p.up = true
 		i, _ := slices.BinarySearchFunc(c.up, id, comparePeer)
@@ -54,9 +75,10 @@ func (c *Core) peerUp(id chunkindex.NodeID) {
 		// A node that came back forgot what it was told.
 		c.dropNeighbour(b, id)
 		b.ranked = nil
-		if b.wanting() || b.coord != nil {
+		if (b.wanting() || b.coord != nil) && (!c.crowded() || b.isCandidate(id)) {
 			c.introduce(b, id)
 		}
+		b.dropCandidate(id)
 		c.advance(b)
 	}
 }
@@ -83,8 +105,10 @@ func (c *Core) alive(id chunkindex.NodeID) bool {
 		return true
 	}
 	p := c.peers[id]
-	return p != nil && p.up && !p.silent && p.banned <= c.now
+	return p != nil && c.aliveP(p)
 }
+
+func (c *Core) aliveP(p *peer) bool { return p.up && !p.silent && p.banned <= c.now }
 
 // watch is called while b waits for something from id since then. It pings a
 // silent peer, and reports false once it must be passed over.
@@ -133,19 +157,19 @@ func (c *Core) ban(id chunkindex.NodeID) {
 	}
 }
 
-// rank orders nodes for a blob by rendezvous hashing (Thaler and Ravishankar,
-// "A name-based mapping scheme for rendezvous", 1996): each node that knows the
-// same candidates computes the same order, and a node that comes or goes moves
-// no other pair.
-func rank(d digest.Digest, nodes []chunkindex.NodeID) []chunkindex.NodeID {
+// Rank orders nodes for a key by rendezvous hashing (Thaler and Ravishankar,
+// "A name-based mapping scheme for rendezvous", 1996), best first: each node that
+// knows the same candidates computes the same order, and a node that comes or goes
+// moves no other pair.
+func Rank(key string, nodes []chunkindex.NodeID) []chunkindex.NodeID {
 	type scored struct {
 		id    chunkindex.NodeID
 		score [sha256.Size]byte
 	}
 	s := make([]scored, len(nodes))
-	buf := append([]byte(d), 0)
+	buf := append([]byte(key), 0)
 	for i, id := range nodes {
-		s[i] = scored{id, sha256.Sum256(append(buf[:len(d)+1:len(d)+1], id[:]...))}
+		s[i] = scored{id, sha256.Sum256(append(buf[:len(key)+1:len(key)+1], id[:]...))}
 	}
 	slices.SortFunc(s, func(a, b scored) int {
 		return chunkindex.NodeID(b.score).Compare(chunkindex.NodeID(a.score))
@@ -155,6 +179,10 @@ func rank(d digest.Digest, nodes []chunkindex.NodeID) []chunkindex.NodeID {
 		ranked[i] = s[i].id
 	}
 	return ranked
+}
+
+func rank(d digest.Digest, nodes []chunkindex.NodeID) []chunkindex.NodeID {
+	return Rank(string(d), nodes)
 }
 
 // committeeSize is how many of the ranked nodes may coordinate.

@@ -60,7 +60,7 @@ func (c *Core) read(ev Event) {
 			}
 		}
 		if r.src == nil {
-			r.src = &source{src: ev.Source}
+			r.src = &source{src: ev.Source, origin: ev.Origin}
 			b.sources = append(b.sources, r.src)
 		} else if r.src.refused != 0 {
 			// Credentials may have come since: each client's request is a
@@ -211,7 +211,7 @@ func (c *Core) deliver(b *blob, r *reader) {
 // long, a stripe at a time.
 func (c *Core) readHeld(b *blob, i int) {
 	s := c.usableSource(b)
-	if s == nil || b.busy[i] != 0 || !c.roomForRead(b, c.cfg.LoneReads) {
+	if s == nil || b.busy[i] != 0 || !c.roomForRead(b, c.cfg.LoneReads, c.cfg.OriginReads) {
 		return
 	}
 	end := i

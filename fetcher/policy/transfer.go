@@ -1,31 +1,54 @@
 package policy
 
 import (
+	"slices"
+	"time"
+
 	"github.com/peercache/peercache/chunkindex"
 )
 
 // transfer is one chunk on its way from a peer.
 type transfer struct {
-	id     ID
-	b      *blob
-	from   chunkindex.NodeID
-	chunk  int
-	last   Time // when a byte last came
-	cost   int64
-	urgent bool
+	id      ID
+	b       *blob
+	from    *peer
+	chunk   int
+	started Time
+	last    Time // when a byte last came
+	got     int64
+	cost    int64
+	urgent  bool
+	// second: the chunk is on its way from somebody else as well.
+	second bool
 	dead   bool
 }
 
 // usable reports whether chunks may be asked of a neighbour now. One that had a
 // part in a refuted blob is not asked for it again while the origin answers.
 func (c *Core) usable(b *blob, n *neighbour) bool {
-	return c.alive(n.id) && c.reached(b, n.avoid) && !(b.suspected(n.id) && c.usableSource(b) != nil)
+	return c.aliveP(n.p) && c.reached(b, n.avoid) && (len(b.suspects) == 0 || !b.suspected(n.id) || c.usableSource(b) == nil)
+}
+
+// allUsable reports whether every neighbour is usable, as they nearly always are.
+func (c *Core) allUsable(b *blob) bool {
+	for _, n := range b.neighbours {
+		if !c.usable(b, n) {
+			return false
+		}
+	}
+	return true
+}
+
+// offers reports whether a neighbour says that it has chunk i, and may be believed
+// to have a version that was not found wanting.
+func (b *blob) offers(n *neighbour, i int) bool {
+	return n.bits.Has(i) && (!b.doubt.Has(i) || n.epoch >= b.epoch || n.differs.Has(i) || !n.wants)
 }
 
 // servable reports whether some neighbour can serve chunk i now.
 func (c *Core) servable(b *blob, i int) bool {
 	for _, n := range b.neighbours {
-		if n.bits.Has(i) && c.usable(b, n) {
+		if b.offers(n, i) && c.usable(b, n) {
 			return true
 		}
 	}
@@ -36,7 +59,7 @@ func (c *Core) servable(b *blob, i int) bool {
 // failed too often.
 func (c *Core) promised(b *blob, i int) bool {
 	for _, n := range b.neighbours {
-		if n.bits.Has(i) && c.alive(n.id) && n.faults < 3 {
+		if b.offers(n, i) && c.aliveP(n.p) && n.faults < 3 {
 			c.reached(b, n.avoid)
 			return true
 		}
@@ -65,23 +88,16 @@ func (b *blob) wanted(i int, ahead int64) bool {
 
 // fetchPeers keeps the transfers busy.
 func (c *Core) fetchPeers(b *blob) {
-	for _, t := range c.sortedTransfers(b) {
-		if c.reached(b, t.last.Add(c.cfg.TransferStall)) {
-			c.count(CountStall, 1)
-			c.avoid(b, t.from, 1)
-			c.cancelTransfer(t)
-		}
-	}
-	if !b.wanting() || len(b.neighbours) == 0 {
+	c.watchTransfers(b)
+	if !b.wanting() || len(b.neighbours) == 0 || b.epoch > aloneAfter && c.usableSource(b) != nil {
 		return
 	}
-	for len(c.transfers) < c.cfg.Transfers &&
-		(c.inFlight == 0 || c.inFlight+b.cost() <= c.cfg.InFlightBytes) {
+	for c.hasSlot(b) {
 		urgent, rare := 0, 0
-		for _, t := range c.transfers {
-			if t.b == b && t.urgent {
+		for _, t := range b.live {
+			if t.urgent {
 				urgent++
-			} else if t.b == b {
+			} else {
 				rare++
 			}
 		}
@@ -91,112 +107,59 @@ func (c *Core) fetchPeers(b *blob) {
 		}
 		if n == nil {
 			wasUrgent = false
-			if i, n = c.pickRare(b); n == nil {
-				return
-			}
+			i, n = c.pickRare(b)
+		}
+		if n == nil {
+			i, n = c.pickSecond(b)
+		}
+		if n == nil {
+			return
 		}
 		c.startTransfer(b, i, n, wasUrgent)
 	}
 }
 
-// idle reports whether chunk i is missing and nothing is under way for it.
-func (b *blob) idle(i int) bool { return !b.have.Has(i) && b.busy[i] == 0 }
-
-// pickUrgent chooses the lowest missing chunk ahead of a reader, the readers
-// taking turns.
-func (c *Core) pickUrgent(b *blob) (int, *neighbour) {
-	for range b.readers {
-		b.turn = (b.turn + 1) % len(b.readers)
-		r := b.readers[b.turn]
-		if r.pos >= b.size && !b.small {
+// watchTransfers passes over peers that send nothing: whoever is pinged in vain at
+// once, whoever is alive but sends no byte a little later.
+func (c *Core) watchTransfers(b *blob) {
+	for _, t := range slices.Clone(b.live) {
+		silent := max(c.cfg.AskTimeout, time.Duration(4*t.from.rtt))
+		if !c.reached(b, t.last.Add(silent)) {
 			continue
-		}
-		first := 0
-		if !b.small {
-			first = b.layout.At(r.pos)
-		}
-		looked := 0
-		for i := b.have.NextClear(first); i >= 0 && looked < c.cfg.Window; i = b.have.NextClear(i + 1) {
-			looked++
-			if !b.wanted(i, c.cfg.ReadAhead) {
-				break
-			}
-			if b.idle(i) {
-				if n := c.pickHolder(b, i); n != nil {
-					return i, n
-				}
-			}
-		}
-	}
-	return -1, nil
-}
-
-// pickRare chooses among the lowest missing chunks the one that the fewest
-// neighbours hold, at random among equals: where everybody breaks ties alike,
-// everybody fetches the same chunk and has nothing to trade.
-func (c *Core) pickRare(b *blob) (int, *neighbour) {
-	best, fewest, ties, looked := -1, 0, 0, 0
-	for i := b.have.NextClear(0); i >= 0 && looked < c.cfg.Window; i = b.have.NextClear(i + 1) {
-		if !b.wanted(i, c.cfg.ReadAhead) || !b.idle(i) {
-			continue
-		}
-		looked++
-		holders, free := 0, false
-		for _, n := range b.neighbours {
-			if n.bits.Has(i) && c.usable(b, n) {
-				holders++
-				free = free || c.free(n)
-			}
 		}
 		switch {
-		case !free:
-		case best < 0 || holders < fewest:
-			best, fewest, ties = i, holders, 1
-		case holders == fewest:
-			if ties++; c.rng.IntN(ties) == 0 {
-				best = i
-			}
+		case !c.watch(b, t.from.id, t.last):
+			c.count(CountStall, 1)
+			c.cancelTransfer(t)
+		case c.reached(b, t.last.Add(max(c.cfg.TransferStall, silent))):
+			c.count(CountStall, 1)
+			c.avoid(b, t.from.id, 1)
+			c.cancelTransfer(t)
 		}
 	}
-	if best < 0 {
-		return -1, nil
-	}
-	return best, c.pickHolder(b, best)
 }
 
-// free reports whether a peer may be asked for one more chunk.
-func (c *Core) free(n *neighbour) bool {
-	return c.peers[n.id].transfers < c.cfg.TransfersPerPeer
-}
-
-// pickHolder chooses the neighbour that chunk i is asked of: the least busy.
-func (c *Core) pickHolder(b *blob, i int) *neighbour {
-	var best *neighbour
-	ties := 0
-	for _, n := range b.neighbours {
-		if !n.bits.Has(i) || !c.usable(b, n) || !c.free(n) {
-			continue
-		}
-		load := c.peers[n.id].transfers
-		switch {
-		case best == nil || load < c.peers[best.id].transfers:
-			best, ties = n, 1
-		case load == c.peers[best.id].transfers:
-			if ties++; c.rng.IntN(ties) == 0 {
-				best = n
-			}
-		}
-	}
-	return best
+// hasSlot reports whether one more transfer may start: so many as fill this node's
+// link, and a few in any case. More would not bring more bytes, and each would
+// come later, and later be of use to others.
+func (c *Core) hasSlot(b *blob) bool {
+	slots := c.cfg.MinTransfers + c.received.ahead(pipeline+time.Duration(c.rtt), b.cost())
+	return len(c.transfers) < min(slots, c.cfg.Transfers) &&
+		(c.inFlight == 0 || c.inFlight+b.cost() <= c.cfg.InFlightBytes)
 }
 
 func (c *Core) startTransfer(b *blob, i int, n *neighbour, urgent bool) {
-	t := &transfer{id: c.newID(), b: b, from: n.id, chunk: i, last: c.now, cost: b.cost(), urgent: urgent}
+	t := &transfer{id: c.newID(), b: b, from: n.p, chunk: i, started: c.now, last: c.now, cost: b.cost(), urgent: urgent,
+		second: b.busy[i]&byTransfer != 0}
 	c.transfers[t.id] = t
-	c.peers[n.id].transfers++
+	b.live = append(b.live, t)
+	n.p.transfers++
 	c.inFlight += t.cost
+	if n.p.rtt > 0 {
+		c.rtt = (3*c.rtt + n.p.rtt) / 4
+	}
 	b.busy[i] |= byTransfer
-	b.wake(c.now.Add(c.cfg.TransferStall))
+	b.wake(c.now.Add(c.cfg.AskTimeout))
 	off, length := b.chunkBytes(i)
 	c.emit(Effect{Kind: EfTransfer, ID: t.id, Blob: b.id, Peer: n.id, Chunk: i,
 		Off: off, N: length, Size: b.size, Small: b.small})
@@ -205,8 +168,23 @@ func (c *Core) startTransfer(b *blob, i int, n *neighbour, urgent bool) {
 // cancelTransfer ends a transfer; its terminal event is still to come.
 func (c *Core) cancelTransfer(t *transfer) {
 	c.emit(Effect{Kind: EfCancelTransfer, ID: t.id})
-	t.b.busy[t.chunk] &^= byTransfer
 	t.dead = true
+	t.b.lose(t)
+}
+
+// lose forgets a transfer that is over; its chunk is free again unless it comes
+// from somebody else as well.
+func (b *blob) lose(t *transfer) {
+	b.live = slices.DeleteFunc(b.live, func(o *transfer) bool { return o == t })
+	if !slices.ContainsFunc(b.live, func(o *transfer) bool { return o.chunk == t.chunk }) {
+		b.busy[t.chunk] &^= byTransfer
+	}
+}
+
+func (c *Core) transferProgress(t *transfer, n int64) {
+	t.last = c.now
+	t.got += n
+	t.from.heard, t.from.pinged, t.from.silent = c.now, 0, false
 }
 
 // avoid passes a neighbour over for a while that doubles with each fault.
@@ -220,7 +198,7 @@ func (c *Core) avoid(b *blob, id chunkindex.NodeID, weight int) {
 func (c *Core) transferEnded(t *transfer, ev Event) {
 	b := t.b
 	delete(c.transfers, t.id)
-	c.peers[t.from].transfers--
+	t.from.transfers--
 	c.inFlight -= t.cost
 	c.freed = true
 	if t.dead || b.closed {
@@ -230,30 +208,78 @@ func (c *Core) transferEnded(t *transfer, ev Event) {
 		}
 		return
 	}
-	b.busy[t.chunk] &^= byTransfer
+	b.lose(t)
 	if ev.Kind == EvTransferDone {
+		for _, o := range slices.Clone(b.live) {
+			if o.chunk == t.chunk {
+				c.count(CountWaste, o.got)
+				c.cancelTransfer(o)
+			}
+		}
+		c.transferred(t, ev.N)
 		c.arrivedFromPeer(b, t, ev)
-		c.advance(b)
+		c.touch(b)
 		return
 	}
-	n := b.neighbour(t.from)
+	n := b.neighbour(t.from.id)
 	switch {
 	case n == nil:
 	case ev.Fault == FaultGone:
-		n.bits.Clear(t.chunk)
+		b.clearBit(n, t.chunk)
 	case ev.Fault == FaultBusy:
-		c.count(CountBusy, 1)
-		n.avoid = c.now.Add(c.cfg.AskTimeout / 4)
+		c.refusedBy(b, n, ev.Peers)
 	case ev.Fault == FaultCorrupt:
 		// Small blobs only: what came over this peer's own connection is
 		// not what its digest says.
-		n.bits.Clear(t.chunk)
-		c.ban(t.from)
+		b.clearBit(n, t.chunk)
+		c.ban(t.from.id)
 	case ev.Fault == FaultLocal:
 		b.wake(c.now.Add(c.cfg.AskTimeout))
 		n.avoid = c.now.Add(c.cfg.AskTimeout)
 	default:
-		c.avoid(b, t.from, 1)
+		c.avoid(b, t.from.id, 1)
 	}
-	c.advance(b)
+	c.touch(b)
 }
+
+// transferred takes the measure of a transfer that ended well.
+func (c *Core) transferred(t *transfer, n int64) {
+	p := t.from
+	p.heard, p.pinged, p.silent = c.now, 0, false
+	p.refusals, p.busy = 0, 0
+	c.received.add(c.now, n)
+	c.all += n
+	if n > 0 {
+		// Nanoseconds a MiB, of the latest transfers.
+		c.durations[c.nextDuration] = int64(c.now-t.started) * (1 << 20) / n
+		c.nextDuration = (c.nextDuration + 1) % len(c.durations)
+	}
+}
+
+// median is how long a transfer of n bytes usually takes, 0 if there were none.
+func (c *Core) median(n int64) time.Duration {
+	sorted := c.durations
+	slices.Sort(sorted[:])
+	first := slices.IndexFunc(sorted[:], func(d int64) bool { return d > 0 })
+	if first < 0 {
+		return 0
+	}
+	known := sorted[first:]
+	return time.Duration(known[len(known)/2] >> 10 * n >> 10)
+}
+
+// refusedBy passes over a peer that is busy for about as long as it takes it to
+// send something, and turns to those that it names.
+func (c *Core) refusedBy(b *blob, n *neighbour, others []chunkindex.NodeID) {
+	c.count(CountBusy, 1)
+	pause := max(c.median(b.cost())/4, minBusy)
+	n.p.busy = c.now.Add(min(pause<<min(n.p.refusals, 3), c.cfg.AskTimeout))
+	n.p.refusals++
+	for _, id := range others {
+		if len(b.neighbours) < 2*c.cfg.Neighbours {
+			c.reach(b, id)
+		}
+	}
+}
+
+const minBusy = 5 * time.Millisecond

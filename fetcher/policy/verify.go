@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"math"
 	"slices"
 
 	"github.com/peercache/peercache/chunkindex"
@@ -46,7 +45,7 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 	}
 	if b.small {
 		b.busy[i] |= byStore
-		b.from[i] = t.from
+		b.from[i] = t.from.id
 		c.emit(Effect{Kind: EfStore, ID: t.id, Blob: b.id, Chunk: i, Small: true, Level: chunkindex.Proven, Size: b.size})
 		return
 	}
@@ -70,7 +69,7 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 		c.count(CountConflict, 1)
 		if matching == nil {
 			discard()
-			c.avoid(b, t.from, 2)
+			c.avoid(b, t.from.id, 2)
 			return
 		}
 		// Two signers differ: neither is believed before the proof.
@@ -82,7 +81,7 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 	} else {
 		b.signer[i] = stranger
 	}
-	if v, ok := b.vouched[i]; ok && v.by != t.from && v.by != b.signer[i] {
+	if v, ok := b.vouched[i]; ok && v.by != t.from.id && v.by != b.signer[i] {
 		switch {
 		case v.sum != ev.Sum:
 			c.count(CountConflict, 1)
@@ -91,7 +90,7 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 			level = chunkindex.Agreed
 		}
 	}
-	c.store(b, t.id, i, ev.Sum, t.from, level, matching)
+	c.store(b, t.id, i, ev.Sum, t.from.id, level, matching)
 }
 
 // member reports whether a node's word counts: this node itself, and those that
@@ -160,6 +159,8 @@ func (c *Core) stored(b *blob, i int, ok bool) {
 	}
 	b.have.Set(i)
 	b.progress = c.now
+	b.coord.appeared(c.cfg.Self, i, i+1)
+	b.doubt.Clear(i)
 	if b.small {
 		c.provenWhole(b)
 		return
@@ -176,6 +177,7 @@ func (c *Core) stored(b *blob, i int, ok bool) {
 	}
 	if b.level[i].Shareable() && b.share.Set(i) {
 		c.sendHave(b, i, i+1)
+		c.announceGroup(b, i)
 	}
 	c.advance(b)
 }
@@ -201,7 +203,7 @@ func (c *Core) drop(b *blob, i int) {
 
 // prove has the whole blob hashed once every chunk is there.
 func (c *Core) prove(b *blob) {
-	if b.proving || b.small || !b.have.Full() {
+	if b.proving || b.audit != nil || b.small || !b.have.Full() {
 		return
 	}
 	b.proving = true
@@ -213,14 +215,14 @@ func (c *Core) provenWhole(b *blob) {
 	if !c.held[b.id].complete {
 		c.held[b.id] = holding{b.size, b.small, true}
 	}
-	for _, t := range c.sortedTransfers(b) {
+	for _, t := range slices.Clone(b.live) {
 		c.cancelTransfer(t)
 	}
 	for _, r := range c.sortedReads(b) {
 		c.cancelRead(r)
 	}
 	for _, r := range b.grants {
-		c.giveBack(b, r, 0)
+		c.giveBack(b, r, 0, 0)
 	}
 	b.grants = nil
 	c.judge(b)
@@ -237,7 +239,7 @@ func (c *Core) provenWhole(b *blob) {
 		b.share.Set(i)
 		b.level[i] = chunkindex.Proven
 	}
-	c.provide(b)
+	c.announce(b)
 	for _, n := range b.neighbours {
 		c.send(n.id, Message{Kind: MsgLeave, Blob: b.id, Size: b.size, Small: b.small})
 	}
@@ -252,9 +254,12 @@ func (c *Core) suspectChunk(b *blob, i int) {
 	}
 }
 
-// suspected reports whether a peer sent or signed a chunk of a refuted blob.
+// suspected reports whether a peer signed a chunk of a refuted blob, or sent one
+// that nobody signed: whoever handed on what others signed may have been deceived.
 func (b *blob) suspected(id chunkindex.NodeID) bool {
-	return slices.ContainsFunc(b.suspects, func(s suspect) bool { return s.from == id || s.signer == id })
+	return slices.ContainsFunc(b.suspects, func(s suspect) bool {
+		return s.signer == id || s.signer.IsZero() && s.from == id
+	})
 }
 
 // strikes is how many blobs a node may spoil by handing on what strangers signed
@@ -281,75 +286,6 @@ func (c *Core) judge(b *blob) {
 		}
 	}
 	b.suspects = nil
-}
-
-// refuted handles a blob that does not hash to its digest: every chunk that the
-// origin did not vouch for is dropped and fetched again, from the origin where
-// it can be reached, else from others than before. Readers that were given
-// bytes which may be wrong are cut off.
-func (c *Core) refuted(b *blob) {
-	b.proving = false
-	b.epoch++
-	c.count(CountRefuted, 1)
-	limit := chunkindex.Agreed
-	if c.cfg.Verify == VerifyMember || b.epoch > 1 {
-		limit = chunkindex.Fetched
-	}
-	if !slices.ContainsFunc(b.level, func(l chunkindex.Level) bool { return l < limit }) {
-		limit = chunkindex.Proven
-	}
-	for i := range b.n {
-		if b.level[i] >= limit {
-			continue
-		}
-		c.suspectChunk(b, i)
-		delete(b.vouched, i)
-		c.drop(b, i)
-	}
-	// Only the whole can tell now what is right.
-	b.whole = b.whole || len(b.readers) > 0
-	b.ask.bits = chunkindex.Bitfield{}
-	for _, n := range b.neighbours {
-		n.sumsAsked = chunkindex.NewBitfield(b.n)
-		c.sendState(b, n, false)
-	}
-	for _, r := range slices.Clone(b.readers) {
-		first := 0
-		if r.off < b.size {
-			first = b.layout.At(r.off)
-		}
-		gap := int64(math.MaxInt64) // where the first byte is that is not here
-		if next := b.have.NextClear(first); next >= 0 {
-			gap, _ = b.chunkBytes(next)
-		}
-		if r.sent > r.off && gap < r.sent {
-			c.failReader(r, 503, ReasonCorrupt)
-		} else if b.epoch > maxEpochs {
-			c.failReader(r, 502, ReasonCorrupt)
-		}
-	}
-	if b.epoch > maxEpochs {
-		b.whole = false
-	} else {
-		// The origin, at once and without asking: those who would be asked
-		// hold what was just found wanting.
-		c.refetch(b)
-	}
-	c.advance(b)
-}
-
-// maxEpochs bounds how often one blob is fetched again.
-const maxEpochs = 3
-
-func (c *Core) refetch(b *blob) {
-	for i := b.have.NextClear(0); i >= 0; {
-		end := b.stripeEnd(i)
-		if c.usableSource(b) == nil || !c.roomForRead(b, c.cfg.StripesInFlight) {
-			return
-		}
-		c.startRead(b, run{first: i, end: end})
-		i = b.have.NextClear(end)
-	}
 }
 
 // vouch asks, where verification is strict and a reader waits, what other
@@ -393,7 +329,9 @@ func (c *Core) heardAskSums(from chunkindex.NodeID, m Message) {
 		c.count(CountIgnored, 1)
 		return
 	case b != nil && b.isOpen && !b.proven:
-		if m.Size == b.size {
+		if m.Size == b.size && m.Reply {
+			answer.Sums = b.answerAudit(m.Chunk, m.N)
+		} else if m.Size == b.size {
 			for i := m.Chunk; i < m.Chunk+m.N && b.share.Has(i) && b.level[i] >= chunkindex.Agreed; i++ {
 				answer.Sums = append(answer.Sums, b.sum[i])
 			}
@@ -409,8 +347,14 @@ func (c *Core) heardAskSums(from chunkindex.NodeID, m Message) {
 }
 
 func (c *Core) heardSums(b *blob, n *neighbour, m Message) {
-	if n == nil || !b.layoutSet() || m.Size != b.size || !n.sumsOut || m.Chunk+len(m.Sums) > b.n {
+	if n == nil || !b.layoutSet() || m.Size != b.size || !n.sumsOut && b.audit == nil || m.Chunk+len(m.Sums) > b.n {
 		c.count(CountIgnored, 1)
+		return
+	}
+	if b.audit != nil {
+		c.compare(b, n, m.Chunk, m.Sums)
+	}
+	if !n.sumsOut {
 		return
 	}
 	n.sumsOut = false

@@ -1,0 +1,373 @@
+package policy
+
+import (
+	"slices"
+	"time"
+
+	"github.com/peercache/peercache/chunkindex"
+)
+
+// A node's neighbours for a blob: in a small cluster all its peers; in a large
+// one about Config.Neighbours of those that want the blob too, which it learns
+// from the committee. The DHT's providers alone would be the same few hubs for
+// everybody, and those who came last would know nobody who came at the same time.
+
+// swarm is what a member of the committee knows of who wants a blob.
+type swarm struct {
+	// joiners are the latest, oldest first.
+	joiners []joiner
+	// next is when the other members are told of them, 0 never.
+	next Time
+	told int // how many of the latest are known to them
+	seen Time
+}
+
+type joiner struct {
+	id    chunkindex.NodeID
+	label Label
+	at    Time
+}
+
+const (
+	// maxJoiners bounds the nodes that a member remembers for a blob.
+	maxJoiners = 512
+	// gossipSize is how many joiners the members tell one another of at once.
+	gossipSize = 32
+	// joinVia is how many members a joiner tells that it came.
+	joinVia = 2
+	// maxJoinPause bounds the doubling pause between two joins of a node that has
+	// few neighbours yet.
+	maxJoinPause = 8
+)
+
+// candidate is a node that may become a neighbour.
+type candidate struct {
+	id    chunkindex.NodeID
+	label Label
+}
+
+// crowded reports whether the cluster is too large for everybody to be everybody's
+// neighbour.
+func (c *Core) crowded() bool { return len(c.up) > c.cfg.Neighbours }
+
+// introduceAll makes a node's first acquaintances for a blob: every peer in a
+// small cluster; in a large one those whom the committee names.
+func (c *Core) introduceAll(b *blob) {
+	c.lookup(b)
+	if b.introducedAt != 0 {
+		return
+	}
+	b.introducedAt = max(c.now, 1)
+	if c.crowded() {
+		return // the look-up's result goes on with it
+	}
+	for _, p := range c.up {
+		c.introduce(b, p.id)
+	}
+}
+
+// lookup asks the DHT who is near to b and who provides it, unless it was asked
+// lately, or there is nobody to ask.
+func (c *Core) lookup(b *blob) {
+	if b.looking || len(c.up) == 0 || b.lookedAt != 0 && c.now < b.lookedAt.Add(c.cfg.CommitteeTTL) {
+		return
+	}
+	b.looking, b.lookedAt = true, max(c.now, 1)
+	e := Effect{Kind: EfLookup, Blob: b.id}
+	if first, end := b.group(b.lowestWanted()); c.cfg.Announce != AnnounceBlobs && end > 0 {
+		e.Chunk, e.N = first, int64(end-first)
+	}
+	c.emit(e)
+}
+
+func (c *Core) looked(b *blob, closest, providers []chunkindex.NodeID) {
+	b.looking, b.redirects = false, 0
+	b.closest, b.ranked = closest, nil
+	b.providers = len(providers)
+	for _, id := range providers[:min(len(providers), c.cfg.Neighbours)] {
+		c.reach(b, id)
+	}
+	if c.crowded() {
+		// The first in rank is asked and the second takes over: both should be
+		// there before they are needed.
+		for _, id := range rank(b.id, closest)[:min(2, len(closest))] {
+			c.connect(id)
+		}
+		b.joinAt = c.now
+	}
+	c.advance(b)
+}
+
+// reach makes a neighbour of a node, after connecting to it if need be.
+func (c *Core) reach(b *blob, id chunkindex.NodeID) {
+	switch {
+	case id == c.cfg.Self:
+	case c.isUp(id):
+		c.introduce(b, id)
+	default:
+		if !b.isCandidate(id) && len(b.candidates) < maxCandidates {
+			b.candidates = append(b.candidates, candidate{id: id})
+		}
+		c.connect(id)
+	}
+}
+
+func (c *Core) isUp(id chunkindex.NodeID) bool {
+	p := c.peers[id]
+	return p != nil && p.up
+}
+
+func (b *blob) isCandidate(id chunkindex.NodeID) bool {
+	return slices.ContainsFunc(b.candidates, func(o candidate) bool { return o.id == id })
+}
+
+const (
+	maxCandidates = 128
+	// maxConnecting bounds the connections that are being made at once.
+	maxConnecting = 32
+)
+
+// connect asks for a connection to a node that was named by others.
+func (c *Core) connect(id chunkindex.NodeID) {
+	if id == c.cfg.Self || c.connecting >= maxConnecting {
+		return
+	}
+	p := c.peer(id)
+	if p.up || p.connecting || p.unreachable > c.now || p.banned > c.now {
+		return
+	}
+	p.connecting = true
+	c.connecting++
+	c.emit(Effect{Kind: EfConnect, Peer: id})
+}
+
+func (c *Core) unreachable(id chunkindex.NodeID) {
+	p := c.peers[id]
+	if p == nil || p.up {
+		return
+	}
+	c.connected(p)
+	p.unreachable = c.now.Add(c.cfg.Avoid)
+	if !p.met && p.banned == 0 {
+		delete(c.peers, id) // anybody can name any number of nodes
+	}
+	for _, b := range slices.Clone(c.order) {
+		b.dropCandidate(id)
+		b.ranked = nil
+		c.advance(b)
+	}
+}
+
+// connected notes that an attempt to connect is over.
+func (c *Core) connected(p *peer) {
+	if p.connecting {
+		p.connecting = false
+		c.connecting--
+	}
+}
+
+// join keeps a node's neighbours at about Config.Neighbours in a large cluster.
+func (c *Core) join(b *blob) {
+	if !c.crowded() && c.connecting < maxConnecting {
+		for _, o := range b.candidates {
+			c.connect(o.id)
+		}
+	}
+	if !b.wanting() || !c.crowded() || b.looking || len(b.closest) == 0 || len(b.neighbours) >= c.cfg.Neighbours {
+		return
+	}
+	if c.reached(b, b.joinAt) {
+		// Each joiner has its own order of the members, so that they share the work.
+		self := string(b.id) + string(c.cfg.Self[:])
+		told := 0
+		for _, id := range Rank(self, b.closest) {
+			if id == c.cfg.Self || told == joinVia {
+				continue
+			}
+			if !c.isUp(id) {
+				c.connect(id)
+				continue
+			}
+			told++
+			c.send(id, Message{Kind: MsgJoin, Blob: b.id, Size: b.size, Small: b.small, Label: c.cfg.Label})
+		}
+		if slices.Contains(b.closest, c.cfg.Self) {
+			c.heardPeers(b, c.sample(c.swarm(b), c.cfg.Self))
+			c.enter(c.swarm(b), c.cfg.Self, c.cfg.Label)
+		}
+		if told > 0 {
+			b.joins++
+		}
+		b.joinAt = c.now.Add(2 * c.cfg.AskTimeout << min(max(b.joins-1, 0), 3))
+		b.wake(b.joinAt)
+	}
+	c.fillMesh(b)
+}
+
+// fillMesh makes neighbours of candidates: at most three quarters of them near,
+// the others as they come, which is at random.
+func (c *Core) fillMesh(b *blob) {
+	near := 0
+	for _, n := range b.neighbours {
+		if c.cfg.Label.near(n.p.label) {
+			near++
+		}
+	}
+	open := c.cfg.Neighbours - len(b.neighbours)
+	for _, o := range b.candidates {
+		if p := c.peers[o.id]; p != nil && p.connecting {
+			open--
+		}
+	}
+	for pass := range 2 {
+		for _, o := range slices.Clone(b.candidates) {
+			if open <= 0 {
+				return
+			}
+			isNear := c.cfg.Label.near(o.label)
+			p := c.peers[o.id]
+			if p != nil && p.connecting || (pass == 0) != isNear || isNear && near >= c.cfg.Neighbours*3/4 {
+				continue
+			}
+			if isNear {
+				near++
+			}
+			open--
+			if p != nil && p.up {
+				b.dropCandidate(o.id)
+				c.introduce(b, o.id)
+			} else {
+				c.connect(o.id)
+			}
+		}
+	}
+}
+
+func (b *blob) dropCandidate(id chunkindex.NodeID) {
+	b.candidates = slices.DeleteFunc(b.candidates, func(o candidate) bool { return o.id == id })
+}
+
+// near reports whether two nodes are in one zone.
+func (l Label) near(o Label) bool { return l.Zone != 0 && l.Zone == o.Zone }
+
+// distance is 0 for nodes in one rack, 1 in one zone, 2 otherwise.
+func (l Label) distance(o Label) int {
+	switch {
+	case l.Rack != 0 && l.Rack == o.Rack:
+		return 0
+	case l.near(o):
+		return 1
+	}
+	return 2
+}
+
+// heardPeers takes in who else holds or wants the blob.
+func (c *Core) heardPeers(b *blob, m Message) {
+	b.crowd = max(b.crowd, m.N, len(m.Peers))
+	for i, id := range m.Peers {
+		var label Label
+		if i < len(m.Labels) {
+			label = m.Labels[i]
+		}
+		if b.swarm != nil && id != c.cfg.Self {
+			told := b.swarm.told
+			c.enter(b.swarm, id, label)
+			b.swarm.told = told // who told this node tells the others
+		}
+		switch {
+		case !b.wanting() || id == c.cfg.Self || b.neighbour(id) != nil:
+		case !c.crowded():
+			c.reach(b, id)
+		case !b.isCandidate(id):
+			if len(b.candidates) >= maxCandidates {
+				b.candidates = slices.Delete(b.candidates, 0, 1)
+			}
+			b.candidates = append(b.candidates, candidate{id, label})
+		}
+	}
+}
+
+// swarm returns what this member knows of who wants b.
+func (c *Core) swarm(b *blob) *swarm {
+	if b.swarm == nil {
+		b.swarm = &swarm{}
+	}
+	return b.swarm
+}
+
+// heardJoin answers a joiner with some of those who joined before, at random, and
+// remembers it for those who come after.
+func (c *Core) heardJoin(from chunkindex.NodeID, m Message) {
+	c.peer(from).label = m.Label
+	if c.blobs[m.Blob] == nil && len(c.order) >= maxCoordinated {
+		c.count(CountIgnored, 1)
+		return
+	}
+	b := c.blob(m.Blob)
+	if m.Size >= 0 {
+		b.setSize(m.Size, m.Small)
+	}
+	s := c.swarm(b)
+	s.seen = c.now
+	if reply := c.sample(s, from); len(reply.Peers) > 0 {
+		reply.Blob, reply.Size, reply.Small = b.id, b.size, b.small
+		c.send(from, reply)
+	}
+	c.enter(s, from, m.Label)
+	c.advance(b)
+}
+
+func (c *Core) enter(s *swarm, id chunkindex.NodeID, l Label) {
+	for i := range s.joiners {
+		if s.joiners[i].id == id {
+			s.joiners[i].at = c.now
+			return
+		}
+	}
+	if len(s.joiners) >= maxJoiners {
+		s.joiners = slices.Delete(s.joiners, 0, 1)
+	}
+	s.joiners = append(s.joiners, joiner{id, l, c.now})
+	s.told++
+}
+
+// sample is a MsgPeers of joiners at random, without to.
+func (c *Core) sample(s *swarm, to chunkindex.NodeID) Message {
+	m := Message{Kind: MsgPeers, N: len(s.joiners)}
+	for _, i := range c.rng.Perm(len(s.joiners)) {
+		if j := s.joiners[i]; j.id != to && len(m.Peers) < MaxPeers {
+			m.Peers, m.Labels = append(m.Peers, j.id), append(m.Labels, j.label)
+		}
+	}
+	return m
+}
+
+// gossip tells two other members, once a second while there is news, of the
+// latest joiners: each of them knows its part of the crowd only.
+func (c *Core) gossip(b *blob) {
+	s := b.swarm
+	if s == nil || s.told == 0 {
+		return
+	}
+	if s.next == 0 {
+		s.next = c.now.Add(2 * c.cfg.AskTimeout)
+	}
+	if !c.reached(b, s.next) {
+		return
+	}
+	members := slices.DeleteFunc(slices.Clone(c.committee(b)), func(id chunkindex.NodeID) bool { return id == c.cfg.Self || !c.alive(id) })
+	latest := s.joiners[max(0, len(s.joiners)-min(s.told, gossipSize)):]
+	m := Message{Kind: MsgPeers, Blob: b.id, Size: b.size, Small: b.small, N: len(s.joiners)}
+	for _, j := range latest {
+		m.Peers, m.Labels = append(m.Peers, j.id), append(m.Labels, j.label)
+	}
+	for k, i := range c.rng.Perm(len(members)) {
+		if k < 2 {
+			c.send(members[i], m)
+		}
+	}
+	s.next, s.told = 0, 0
+}
+
+// swarmTTL is how long a member remembers who wanted a blob.
+const swarmTTL = 5 * time.Minute

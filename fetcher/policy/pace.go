@@ -1,0 +1,47 @@
+package policy
+
+import "time"
+
+// pace measures how many bytes a second pass, as an average over the last
+// seconds. The zero pace has measured nothing.
+type pace struct {
+	rate  int64 // bytes a second, 0 unknown
+	bytes int64
+	since Time
+}
+
+const (
+	paceWindow = 200 * time.Millisecond
+	paceIdle   = 2 * time.Second
+)
+
+func (p *pace) add(now Time, n int64) {
+	if p.since == 0 || now > p.since.Add(paceIdle) {
+		// A pause says nothing about the rate.
+		p.since, p.bytes = max(now, 1), 0
+		return
+	}
+	p.bytes += n
+	d := int64(now - p.since)
+	if d < int64(paceWindow) {
+		return
+	}
+	// Both factors fit: at most 2 s of at most 1 TB/s, in units of 1 KiB.
+	rate := (p.bytes >> 10) * int64(time.Second) / d << 10
+	if p.rate == 0 {
+		p.rate = rate
+	} else {
+		p.rate = (p.rate + rate) / 2
+	}
+	p.since, p.bytes = now, 0
+}
+
+// ahead is how many chunks pass in the time d, doubled: so many must be on their
+// way for the link never to wait for the next request.
+func (p *pace) ahead(d time.Duration, length int64) int {
+	return int(2 * (p.rate >> 10) * int64(d) / int64(time.Second) << 10 / length)
+}
+
+// pipeline is the time between a chunk's end and the first byte of the one that
+// is asked for next, beside the network's: the loop, the peer's loop, both disks.
+const pipeline = 10 * time.Millisecond
