@@ -1,0 +1,141 @@
+package simulation
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/peercache/peercache/chunkindex"
+)
+
+// taint says what a chunk's bytes are: zero is right, k wrong in the way of node
+// k-1.
+type taint int32
+
+// content is one blob of the origin.
+type content struct {
+	id     digest.Digest
+	size   int64
+	small  bool
+	layout chunkindex.Layout
+	n      int
+	sums   []chunkindex.Sum // of the right chunks
+	near   []int32          // all nodes, the closest to it first; in large clusters
+	// providers are those that announced it, groups those of a part.
+	providers []int32
+	groups    []group
+	// claims are what each node signs, made when first asked for.
+	claims [][][]chunkindex.Claim
+}
+
+type group struct {
+	chunk, n  int
+	providers []int32
+}
+
+func newContent(name string, size int64, nodes int) (*content, error) {
+	l, err := chunkindex.LayoutFor(size)
+	if err != nil {
+		return nil, err
+	}
+	b := &content{id: digest.FromString(name), size: size, small: size <= chunkindex.MinChunkLength, layout: l,
+		n: max(l.Count(), 1), claims: make([][][]chunkindex.Claim, nodes)}
+	if b.small {
+		b.n = 1
+	}
+	b.sums = make([]chunkindex.Sum, b.n)
+	for i := range b.sums {
+		b.sums[i] = sha256.Sum256(fmt.Appendf(nil, "%s %d", b.id, i))
+	}
+	return b, nil
+}
+
+// chunk is the byte range of chunk i.
+func (b *content) chunk(i int) (off, n int64) {
+	if b.small {
+		return 0, b.size
+	}
+	return b.layout.Chunk(i)
+}
+
+func (b *content) sum(i int, t taint) chunkindex.Sum {
+	if t == 0 {
+		return b.sums[i]
+	}
+	return sha256.Sum256(fmt.Appendf(nil, "%s %d by %d", b.id, i, t))
+}
+
+// claim is what the signer says of chunk i, as a slice that everybody shares.
+func (b *content) claim(signer *node, i int, t taint) []chunkindex.Claim {
+	if t != 0 {
+		return []chunkindex.Claim{{Signer: signer.id, Sum: b.sum(i, t)}}
+	}
+	c := b.claims[signer.index]
+	if c == nil {
+		c = make([][]chunkindex.Claim, b.n)
+		b.claims[signer.index] = c
+	}
+	if c[i] == nil {
+		c[i] = []chunkindex.Claim{{Signer: signer.id, Sum: b.sums[i]}}
+	}
+	return c[i]
+}
+
+// provide notes a provider of n chunks from chunk on, of the blob where n is 0.
+func (b *content) provide(node int32, chunk, n int) {
+	list := &b.providers
+	if n > 0 {
+		k := slices.IndexFunc(b.groups, func(g group) bool { return g.chunk == chunk && g.n == n })
+		if k < 0 {
+			k = len(b.groups)
+			b.groups = append(b.groups, group{chunk: chunk, n: n})
+		}
+		list = &b.groups[k].providers
+	}
+	if !slices.Contains(*list, node) {
+		*list = append(*list, node)
+	}
+}
+
+func (b *content) providersOf(chunk, n int) []int32 {
+	if n == 0 {
+		return b.providers
+	}
+	for _, g := range b.groups {
+		if g.chunk == chunk && g.n == n {
+			return g.providers
+		}
+	}
+	return nil
+}
+
+func (b *content) withdraw(node int32) {
+	gone := func(o int32) bool { return o == node }
+	b.providers = slices.DeleteFunc(b.providers, gone)
+	for k := range b.groups {
+		b.groups[k].providers = slices.DeleteFunc(b.groups[k].providers, gone)
+	}
+}
+
+// holding is what a node's store holds of a blob.
+type holding struct {
+	level   []chunkindex.Level
+	storing []chunkindex.Level // being written, Absent for none
+	bytes   []taint
+	signer  []int32 // whose claim is stored with it, -1 none
+	proven  bool
+	// hashed chunks are a part of the hash of the whole, which is behind until
+	// hashing.
+	hashed  int
+	hashing int64
+}
+
+func newHolding(n int) *holding {
+	h := &holding{level: make([]chunkindex.Level, n), storing: make([]chunkindex.Level, n), bytes: make([]taint, n), signer: make([]int32, n)}
+	for i := range h.signer {
+		h.signer[i] = -1
+	}
+	return h
+}

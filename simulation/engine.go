@@ -1,0 +1,131 @@
+package simulation
+
+// eventKind says what is to happen; the comments say what arg is.
+type eventKind uint8
+
+const (
+	evTimer      eventKind = iota
+	evMessage              // slot of the message
+	evPost                 // slot of a policy event for the node
+	evUpload               // transfer: the request is at its peer
+	evFlowStart            // transfer: the answer is at the asker
+	evFlow                 // flow: a milestone
+	evRefused              // transfer: it failed
+	evOrigin               // origin read: the answer is at the asker
+	evStored               // blob and chunk
+	evProve                // blob
+	evConsumed             // reader
+	evClient               // how often the client has tried
+	evPeerUp               // the other node
+	evPeerDown             // the other node
+	evConnect              // the other node
+	evUploaded             // upload
+	evCancelled            // transfer ID
+	evFault                // number of the fault
+	evRestart              // nothing
+	evLooked               // slot of a question to the DHT
+	evOriginStop           // origin read ID
+)
+
+// item is one thing that will happen. Two of one instant happen in the order in
+// which they were planned.
+type item struct {
+	at   int64
+	key  uint64 // order of planning, then kind
+	arg  uint64
+	node int32
+	life uint32 // the life of the node that it is meant for
+}
+
+func (i *item) kind() eventKind { return eventKind(i.key) }
+
+// queue is a heap with four children a node: shallow, and kind to caches.
+type queue struct {
+	items []item
+	seq   uint64
+}
+
+func (q *queue) push(at int64, kind eventKind, node int32, life uint32, arg uint64) {
+	q.seq++
+	x := item{at: at, key: q.seq<<8 | uint64(kind), arg: arg, node: node, life: life}
+	q.items = append(q.items, x)
+	i := len(q.items) - 1
+	for i > 0 {
+		up := (i - 1) / 4
+		if !before(&x, &q.items[up]) {
+			break
+		}
+		q.items[i] = q.items[up]
+		i = up
+	}
+	q.items[i] = x
+}
+
+func before(a, b *item) bool { return a.at < b.at || a.at == b.at && a.key < b.key }
+
+func (q *queue) pop() item {
+	top := q.items[0]
+	last := len(q.items) - 1
+	x := q.items[last]
+	q.items = q.items[:last]
+	if last == 0 {
+		return top
+	}
+	i := 0
+	for {
+		first := 4*i + 1
+		if first >= last {
+			break
+		}
+		least := first
+		for k := first + 1; k < min(first+4, last); k++ {
+			if before(&q.items[k], &q.items[least]) {
+				least = k
+			}
+		}
+		if !before(&q.items[least], &x) {
+			break
+		}
+		q.items[i] = q.items[least]
+		i = least
+	}
+	q.items[i] = x
+	return top
+}
+
+// slots is a pool of values that are named by small numbers.
+type slots[T any] struct {
+	all  []T
+	free []int32
+}
+
+func (s *slots[T]) put(x T) int32 {
+	if n := len(s.free); n > 0 {
+		i := s.free[n-1]
+		s.free = s.free[:n-1]
+		s.all[i] = x
+		return i
+	}
+	s.all = append(s.all, x)
+	return int32(len(s.all) - 1)
+}
+
+func (s *slots[T]) take(i int32) T {
+	var zero T
+	x := s.all[i]
+	s.all[i] = zero
+	s.free = append(s.free, i)
+	return x
+}
+
+// trace is a running hash of what happened.
+type trace uint64
+
+func (t *trace) mix(xs ...uint64) {
+	h := uint64(*t)
+	for _, x := range xs {
+		h = (h ^ x) * 0x9E3779B97F4A7C15
+		h ^= h >> 29
+	}
+	*t = trace(h)
+}

@@ -1,0 +1,143 @@
+package simulation
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/peercache/peercache/fetcher/policy"
+)
+
+var explore = struct {
+	nodes, size, layers, rate, originRate, degree, sharing, kill, bad, verify *string
+	latency, stagger, limit                                                   *time.Duration
+	seeds, retries                                                            *int
+}{
+	nodes:      flag.String("nodes", "", "nodes, by commas: runs TestExplore"),
+	size:       flag.String("size", "256", "MiB, by commas"),
+	layers:     flag.String("layers", "1", "blobs of the image"),
+	rate:       flag.String("rate", "100", "Mbit/s of a node's link"),
+	originRate: flag.String("origin-rate", "0", "Mbit/s of the origin's link, 0 for that of a node"),
+	degree:     flag.String("degree", "0", "peers at the start in large clusters"),
+	sharing:    flag.String("sharing", "maxmin", "maxmin or equal"),
+	kill:       flag.String("kill", "", "coordinator, fetcher, or a percentage of the nodes"),
+	bad:        flag.String("bad", "", "corrupt, forge, stall or mute, by commas: a node each, from node 1 on"),
+	verify:     flag.String("verify", "member", "member or strict"),
+	latency:    flag.Duration("latency", 500*time.Microsecond, "one way"),
+	stagger:    flag.Duration("stagger", 0, "over how long the clients start"),
+	limit:      flag.Duration("limit", 10*time.Minute, "virtual time"),
+	seeds:      flag.Int("seeds", 1, "how many seeds"),
+	retries:    flag.Int("retries", 5, "how often a client asks again"),
+}
+
+func exploreNumber(t *testing.T, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestExplore prints a table of runs:
+//
+//	go test ./simulation/ -run TestExplore -v -args -nodes 8,16 -size 128,256 -kill coordinator
+func TestExplore(t *testing.T) {
+	if *explore.nodes == "" {
+		t.Skip("no -nodes")
+	}
+	fmt.Printf("%6s %6s %4s %10s %6s %7s %6s %6s %6s %7s %8s %6s %6s %7s %9s\n", "nodes", "MiB", "seed",
+		"makespan", "/T*", "copies", "p99/50", "1st/t", "p99/t", "msgs/n", "cut%", "waste%", "left", "ns/ev", "events")
+	for _, nodes := range strings.Split(*explore.nodes, ",") {
+		for _, size := range strings.Split(*explore.size, ",") {
+			for seed := range *explore.seeds {
+				cfg := exploreConfig(t)
+				cfg.Nodes, cfg.Size, cfg.Seed = exploreNumber(t, nodes), int64(exploreNumber(t, size))<<20, uint64(seed)
+				exploreFaults(t, &cfg)
+				began := time.Now()
+				r, err := FlashCrowd(cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				took := time.Since(began)
+				moved := float64(r.UniqueBytes) * float64(cfg.Nodes)
+				fmt.Printf("%6d %6s %4d %10v %6.3f %7.3f %6.3f %6.2f %6.2f %7d %8.2f %6.2f %6d %7d %9d\n", cfg.Nodes, size, seed,
+					r.Makespan.Round(time.Millisecond), r.Slowdown(), r.Copies(),
+					float64(Percentile(r.Completion, 99))/float64(max(Percentile(r.Completion, 50), 1)),
+					float64(Percentile(r.FirstByte, 50))/float64(r.ChunkTime), float64(Percentile(r.FirstByte, 99))/float64(r.ChunkTime),
+					r.MessageCount()/int64(cfg.Nodes), 100*float64(r.CutBytes)/moved,
+					100*float64(r.Metrics[policy.CountWaste])/moved, r.Unserved, int64(took)/r.Events, r.Events)
+				exploreDetails(r)
+			}
+		}
+	}
+}
+
+func exploreDetails(r *Result) {
+	var b strings.Builder
+	for k, n := range r.Messages {
+		if n > 0 {
+			fmt.Fprintf(&b, " m%d=%d", k, n)
+		}
+	}
+	for k, n := range r.Metrics {
+		if n > 0 {
+			fmt.Fprintf(&b, " %s=%d", policy.Metric(k), n)
+		}
+	}
+	fmt.Fprintf(&b, " transfers=%d origin-requests=%d lookups=%d killed=%d failures=%d wrong-released=%d wrong-completed=%d honest-bans=%d",
+		r.Transfers, r.OriginRequests, r.Lookups, r.Killed, r.Failures, r.WrongReleases, r.WrongCompletions, r.HonestBans)
+	fmt.Fprintln(os.Stdout, "      ", b.String())
+}
+
+func exploreConfig(t *testing.T) Config {
+	const mbit = 1_000_000 / 8
+	cfg := Config{Layers: exploreNumber(t, *explore.layers), Up: int64(exploreNumber(t, *explore.rate)) * mbit,
+		Origin: int64(exploreNumber(t, *explore.originRate)) * mbit, Degree: exploreNumber(t, *explore.degree),
+		Latency: *explore.latency, Retries: *explore.retries, Stagger: *explore.stagger, Limit: *explore.limit}
+	if *explore.sharing == "maxmin" {
+		cfg.Sharing = MaxMin
+	}
+	if *explore.verify == "strict" {
+		cfg.Tune = func(_ int, p *policy.Config) { p.Verify = policy.VerifyStrict }
+	}
+	return cfg
+}
+
+func exploreFaults(t *testing.T, cfg *Config) {
+	when := cfg.optimumTime() / 2
+	switch k := *explore.kill; k {
+	case "":
+	case "coordinator":
+		cfg.Faults = append(cfg.Faults, Fault{Kind: Kill, Who: Coordinator, At: when})
+	case "fetcher":
+		cfg.Faults = append(cfg.Faults, Fault{Kind: Kill, Who: Fetcher, At: when})
+	default:
+		for i := range cfg.Nodes * exploreNumber(t, strings.TrimSuffix(k, "%")) / 100 {
+			cfg.Faults = append(cfg.Faults, Fault{Kind: Kill, Node: cfg.Nodes - 1 - i, At: when})
+		}
+	}
+	if *explore.bad == "" {
+		return
+	}
+	for i, k := range strings.Split(*explore.bad, ",") {
+		kind, ok := map[string]FaultKind{"corrupt": Corrupt, "forge": Forge, "stall": Stall, "mute": Mute}[k]
+		if !ok {
+			t.Fatalf("no such fault: %s", k)
+		}
+		cfg.Faults = append(cfg.Faults, Fault{Kind: kind, Node: 1 + i})
+	}
+}
+
+// optimumTime is the optimum, defaults filled in.
+func (cfg Config) optimumTime() time.Duration {
+	if cfg.fill() != nil {
+		return 0
+	}
+	whole, _ := cfg.optimum()
+	return whole
+}
