@@ -64,6 +64,9 @@ func BenchmarkFlashCrowd(b *testing.B) {
 			b.ReportMetric(float64(Percentile(r.FirstByte, 99))/unit, "first-byte-chunks")
 			b.ReportMetric(float64(r.MessageCount())/float64(bench.cfg.Nodes), "messages/node")
 			b.ReportMetric(float64(r.Unserved), "unserved")
+			if r.Recovery > 0 {
+				b.ReportMetric(r.Recovery.Seconds(), "recovery-s")
+			}
 			b.ReportMetric(float64(b.Elapsed())/float64(events), "ns/event")
 		})
 	}

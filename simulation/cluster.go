@@ -78,6 +78,10 @@ type Config struct {
 	Tune func(node int, cfg *policy.Config)
 	// Observe sees each step of each core. It must not keep the effects.
 	Observe func(at time.Duration, node int, ev *policy.Event, effects []policy.Effect)
+
+	// sample sees the cluster once a sampleTime.
+	sample     func(c *cluster)
+	sampleTime time.Duration
 }
 
 func (cfg *Config) fill() error {
@@ -141,7 +145,9 @@ type cluster struct {
 	effects   []policy.Effect
 
 	grantor *node // gave the last grant
-	waiting int   // nodes whose clients are not done
+	// gaps are what a killed node left undone.
+	gaps    []gap
+	waiting int // nodes whose clients are not done
 	res     *Result
 	err     error
 }
@@ -215,6 +221,9 @@ func newCluster(cfg Config) (*cluster, error) {
 	}
 	for k, f := range cfg.Faults {
 		c.q.push(startTime+int64(f.At), evFault, 0, 0, uint64(k))
+	}
+	if cfg.sample != nil {
+		c.q.push(startTime+int64(cfg.sampleTime), evSample, 0, 0, 0)
 	}
 	return c, nil
 }
@@ -355,6 +364,10 @@ func (c *cluster) dispatch(x *item) {
 		return
 	case evFault:
 		c.fault(int(x.arg))
+		return
+	case evSample:
+		c.cfg.sample(c)
+		c.q.push(c.now+int64(c.cfg.sampleTime), evSample, 0, 0, 0)
 		return
 	case evMessage:
 		l := c.letters.take(int32(x.arg))

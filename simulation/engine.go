@@ -25,6 +25,7 @@ const (
 	evRestart              // nothing
 	evLooked               // slot of a question to the DHT
 	evOriginStop           // origin read ID
+	evSample               // nothing
 )
 
 // item is one thing that will happen. Two of one instant happen in the order in

@@ -14,7 +14,7 @@ import (
 
 var explore = struct {
 	nodes, size, layers, rate, originRate, degree, sharing, kill, bad, verify *string
-	latency, stagger, limit                                                   *time.Duration
+	latency, stagger, limit, timeline                                         *time.Duration
 	seeds, retries                                                            *int
 }{
 	nodes:      flag.String("nodes", "", "nodes, by commas: runs TestExplore"),
@@ -30,6 +30,7 @@ var explore = struct {
 	latency:    flag.Duration("latency", 500*time.Microsecond, "one way"),
 	stagger:    flag.Duration("stagger", 0, "over how long the clients start"),
 	limit:      flag.Duration("limit", 10*time.Minute, "virtual time"),
+	timeline:   flag.Duration("timeline", 0, "prints the state of the cluster so often"),
 	seeds:      flag.Int("seeds", 1, "how many seeds"),
 	retries:    flag.Int("retries", 5, "how often a client asks again"),
 }
@@ -89,8 +90,8 @@ func exploreDetails(r *Result) {
 			fmt.Fprintf(&b, " %s=%d", policy.Metric(k), n)
 		}
 	}
-	fmt.Fprintf(&b, " transfers=%d origin-requests=%d lookups=%d killed=%d failures=%d wrong-released=%d wrong-completed=%d honest-bans=%d",
-		r.Transfers, r.OriginRequests, r.Lookups, r.Killed, r.Failures, r.WrongReleases, r.WrongCompletions, r.HonestBans)
+	fmt.Fprintf(&b, " recovery=%v transfers=%d origin-requests=%d lookups=%d killed=%d failures=%d wrong-released=%d wrong-completed=%d honest-bans=%d",
+		r.Recovery, r.Transfers, r.OriginRequests, r.Lookups, r.Killed, r.Failures, r.WrongReleases, r.WrongCompletions, r.HonestBans)
 	fmt.Fprintln(os.Stdout, "      ", b.String())
 }
 
@@ -105,7 +106,69 @@ func exploreConfig(t *testing.T) Config {
 	if *explore.verify == "strict" {
 		cfg.Tune = func(_ int, p *policy.Config) { p.Verify = policy.VerifyStrict }
 	}
+	if cfg.sampleTime = *explore.timeline; cfg.sampleTime > 0 {
+		var before []int64
+		cfg.sample = func(c *cluster) { before = printSample(c, before) }
+	}
 	return cfg
+}
+
+// printSample prints how busy the links were since the last one, in percent, how
+// far the nodes are, and how much of the image is anywhere.
+func printSample(c *cluster, before []int64) []int64 {
+	now := make([]int64, len(c.net.links))
+	for i := range c.net.links {
+		now[i] = c.net.links[i].bytes
+	}
+	for i := range c.net.flows {
+		if f := &c.net.flows[i]; f.active {
+			c.net.settle(f, c.now)
+			now[f.from] += f.moved()
+			now[f.to] += f.moved()
+		}
+	}
+	if before == nil {
+		before = make([]int64, len(now))
+	}
+	use := func(l int32) float64 {
+		return 100 * float64(now[l]-before[l]) / float64(c.net.links[l].rate) / c.cfg.sampleTime.Seconds()
+	}
+	var up, in float64
+	least, most, sum, all, anywhere := 1<<30, 0, 0, 0, 0
+	for _, n := range c.nodes {
+		up, in = up+use(n.up), in+use(n.in)
+		has := 0
+		for _, h := range n.held {
+			for i := range h.chunks() {
+				if h.level[i].Shareable() {
+					has++
+				}
+			}
+		}
+		least, most, sum = min(least, has), max(most, has), sum+has
+	}
+	for k, b := range c.blobs {
+		all += b.n
+		for i := range b.n {
+			for _, n := range c.nodes {
+				if h := n.held[k]; h != nil && h.level[i].Shareable() {
+					anywhere++
+					break
+				}
+			}
+		}
+	}
+	n := float64(len(c.nodes))
+	fmt.Printf("  %8v origin %3.0f%% up %3.0f%% down %3.0f%%  chunks of %d: somewhere %d, a node %d to %d, mean %.0f; flows %d\n",
+		time.Duration(c.now-startTime), use(c.originUp), up/n, in/n, all, anywhere, least, most, float64(sum)/n, len(c.net.flows)-len(c.net.free))
+	return now
+}
+
+func (h *holding) chunks() int {
+	if h == nil {
+		return 0
+	}
+	return len(h.level)
 }
 
 func exploreFaults(t *testing.T, cfg *Config) {

@@ -1,6 +1,9 @@
 package simulation
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // FaultKind says what goes wrong.
 type FaultKind uint8
@@ -101,10 +104,33 @@ func (c *cluster) inRole(f *Fault) *node {
 	return nil
 }
 
-// kill ends a node; those that it was connected to see that a latency later.
+// gap is a chunk that a killed node was reading from the origin, or, with chunk
+// -1, that nobody gives grants, since then.
+type gap struct {
+	blob  int32
+	chunk int
+	since int64
+}
+
+// closed notes that somebody reads what a killed node was to read: chunks
+// [chunk, end) of a blob; or that somebody gives grants again.
+func (c *cluster) closed(blob int32, chunk, end int) {
+	c.gaps = slices.DeleteFunc(c.gaps, func(g gap) bool {
+		if g.blob != blob || g.chunk < chunk || g.chunk >= end {
+			return false
+		}
+		c.res.Recovery = max(c.res.Recovery, time.Duration(c.now-g.since))
+		return true
+	})
+}
+
+// kill ends a node as kill -9 does; those that it was connected to see that a latency later.
 func (c *cluster) kill(n *node) {
 	n.down = true
 	n.life++
+	if n == c.grantor {
+		c.gaps = append(c.gaps, gap{0, -1, c.now})
+	}
 	for _, p := range n.peers {
 		o := c.nodes[p]
 		o.unlink(n.index)
@@ -126,6 +152,9 @@ func (c *cluster) kill(n *node) {
 	}
 	for i := range c.reads.all {
 		if r := &c.reads.all[i]; r.open && r.node == n.index {
+			if !r.sizeOnly && r.chunk < r.end {
+				c.gaps = append(c.gaps, gap{r.blob, r.chunk, c.now})
+			}
 			c.closeRead(int32(i))
 		}
 	}

@@ -224,6 +224,7 @@ func (c *cluster) do(n *node, e *policy.Effect) {
 		c.res.Metrics[e.Metric] += e.N
 		if e.Metric == policy.CountGrant {
 			c.grantor = n
+			c.closed(0, -1, 0)
 		}
 	case policy.EfBan:
 		if o, ok := c.index[e.Peer]; ok {
@@ -464,6 +465,9 @@ func (c *cluster) readOrigin(n *node, e *policy.Effect) {
 		size: e.Size, sizeOnly: e.Kind == policy.EfOriginSize, chunk: e.Chunk, end: b.n}
 	if !b.small && !r.sizeOnly {
 		r.chunk, r.end = b.layout.Span(e.Off, e.N)
+	}
+	if !r.sizeOnly {
+		c.closed(k, r.chunk, r.end)
 	}
 	i := c.reads.put(r)
 	n.reads[e.ID] = i

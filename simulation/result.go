@@ -42,6 +42,12 @@ type Result struct {
 	Messages [messageKinds]int64
 	Metrics  [policy.MetricCount]int64
 
+	// Recovery is the longest that it took after a node was killed until another
+	// asked the origin for what it was reading, and until grants were given
+	// again where it gave them. What never went on is not in it, nor what nobody
+	// needed any more.
+	Recovery time.Duration
+
 	// Events and Steps count what happened, and how often a core was asked.
 	Events, Steps int64
 	// Trace is a hash of all that cores were told, and when.
