@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -20,6 +21,8 @@ const (
 	MaxWhole = 8 << 20
 	// MaxClaims is the largest number of claims that travel with a range.
 	MaxClaims = 64
+	// MaxAlternatives is the most nodes that a [BusyError] can name.
+	MaxAlternatives = 8
 )
 
 var (
@@ -50,6 +53,25 @@ var (
 	// ErrClosed says that the host is closed.
 	ErrClosed = errors.New("p2p: host closed")
 )
+
+// BusyError is [ErrBusy] with other nodes to ask instead, best first. They are
+// the busy peer's word: it says that they hold what was asked for.
+//
+// From a [Handler] at most [MaxAlternatives] reach the asking node: none twice,
+// and neither of the two nodes that talk.
+type BusyError struct {
+	Peers []chunkindex.NodeID
+}
+
+func (e BusyError) Error() string {
+	return fmt.Sprintf("%v, and names %d others", ErrBusy, len(e.Peers))
+}
+
+// Is makes a BusyError an [ErrBusy].
+func (e BusyError) Is(target error) bool { return target == ErrBusy }
+
+// Alternatives returns Peers.
+func (e BusyError) Alternatives() []chunkindex.NodeID { return e.Peers }
 
 // RangeRequest names Length bytes at Offset of a blob. Length -1 means to the
 // end of the blob, which is only possible where that is at most [MaxWhole].
@@ -105,13 +127,13 @@ type Handler interface {
 	PeerDown(chunkindex.NodeID)
 	// Frame receives a control frame, which the callee may keep.
 	Frame(from chunkindex.NodeID, frame []byte)
-	// OpenRange opens bytes to serve. [ErrNotFound], [ErrBusy] and
+	// OpenRange opens bytes to serve. [ErrNotFound], [ErrBusy], [BusyError] and
 	// [ErrBadRange] reach the peer as such, fs.ErrNotExist as ErrNotFound, any
 	// other error as [ErrRefused]. ctx ends when the peer goes away.
 	OpenRange(ctx context.Context, from chunkindex.NodeID, r RangeRequest) (*RangeSource, error)
 	// Call answers a request of at most [MaxCall] bytes, which the callee may
 	// keep, by a response of at most as many. Errors travel as those of
-	// OpenRange do. ctx ends when the peer goes away or the call's time is up.
+	// OpenRange do, a BusyError as ErrBusy. ctx ends when the peer goes away or the call's time is up.
 	Call(ctx context.Context, from chunkindex.NodeID, request []byte) (response []byte, err error)
 }
 

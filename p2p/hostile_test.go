@@ -242,6 +242,8 @@ func TestMalformedResponses(t *testing.T) {
 		"blob too small":        {rangeProtocol, ok(responseHeader{Size: 5, Length: 5}), ErrProtocol},
 		"claims missing":        {rangeProtocol, []byte{4, 0, 10, 10, 1}, ErrProtocol},
 		"too many claims":       {rangeProtocol, ok(responseHeader{Size: 10, Length: 10, Claims: make([]chunkindex.Claim, MaxClaims+1)}), ErrProtocol},
+		"busy names asking":     {rangeProtocol, ok(responseHeader{Status: statusBusy, Peers: []chunkindex.NodeID{n.Self()}}), ErrProtocol},
+		"busy names itself":     {rangeProtocol, ok(responseHeader{Status: statusBusy, Peers: []chunkindex.NodeID{evil.node}}), ErrProtocol},
 		"nothing at all":        {rangeProtocol, nil, ErrStalled},
 		"cut header":            {rangeProtocol, []byte{10, 0}, ErrStalled},
 		"call: unknown status":  {callProtocol, []byte{99}, ErrProtocol},

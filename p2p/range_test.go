@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -323,6 +324,30 @@ func TestRangeBusy(t *testing.T) {
 	})
 	if got := a.count(t, "peercache_p2p_range_requests_total", map[string]string{"direction": "in", "status": "busy"}); got < 1 {
 		t.Errorf("busy answers counted: %v", got)
+	}
+}
+
+// A busy peer's alternatives arrive, and the stream can go on.
+func TestRangeBusyNamesOthers(t *testing.T) {
+	a, b := pair(t, nil)
+	others := nodeIDs(3)
+	a.rec.onRange = func(context.Context, chunkindex.NodeID, RangeRequest) (*RangeSource, error) {
+		return nil, fmt.Errorf("full: %w", BusyError{Peers: append(others[:3:3], a.Self(), b.Self(), others[0])})
+	}
+	for range 2 {
+		_, err := b.Read(testContext(t), a.Self(), RangeRequest{digestOf("x"), 0, 1})
+		var busy BusyError
+		if !errors.Is(err, ErrBusy) || !errors.As(err, &busy) || !slices.Equal(busy.Alternatives(), others) {
+			t.Errorf("%v names %v", err, busy.Peers)
+		}
+	}
+	if got := b.count(t, "peercache_p2p_range_requests_total", map[string]string{"direction": "out", "status": "busy"}); got != 2 {
+		t.Errorf("busy answers counted: %v", got)
+	}
+	// A call has nobody else to name.
+	a.rec.onCall = func(context.Context, chunkindex.NodeID, []byte) ([]byte, error) { return nil, BusyError{Peers: others} }
+	if _, err := b.Call(testContext(t), a.Self(), nil); !errors.Is(err, ErrBusy) {
+		t.Errorf("busy call: %v", err)
 	}
 }
 

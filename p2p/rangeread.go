@@ -80,8 +80,8 @@ func (i *idleStreams) close() {
 // Read asks a peer for bytes of a blob. It connects to the peer if need be, and
 // returns once the response's header is here. ctx governs the body too.
 //
-// It fails with [ErrNotFound], [ErrBusy], [ErrBadRange] or [ErrRefused] if that
-// is the peer's answer, with [ErrUnreachable], [ErrStalled] or [ErrProtocol], or
+// It fails with [ErrNotFound], [ErrBusy] (a [BusyError] where the peer names
+// others), [ErrBadRange] or [ErrRefused] if that is the peer's answer, with [ErrUnreachable], [ErrStalled] or [ErrProtocol], or
 // with ctx's error.
 func (h *Host) Read(ctx context.Context, to chunkindex.NodeID, req RangeRequest) (*RangeResponse, error) {
 	resp, err := h.read(ctx, to, req)
@@ -133,7 +133,7 @@ func (h *Host) read(ctx context.Context, to chunkindex.NodeID, req RangeRequest)
 		body.stop = context.AfterFunc(ctx, func() { stream.Reset() })
 		head, touched, err := h.exchange(body, msg)
 		if err == nil {
-			err = head.answers(req)
+			err = head.answers(req, h.self, to)
 		}
 		if err == nil && head.Status == statusOK {
 			body.left.Store(head.Length)
@@ -142,7 +142,7 @@ func (h *Host) read(ctx context.Context, to chunkindex.NodeID, req RangeRequest)
 		}
 		if err == nil { // a clean refusal: the stream can go on
 			body.Close()
-			return nil, head.Status.err()
+			return nil, head.err()
 		}
 		if reused && !touched && ctx.Err() == nil && !errors.Is(err, ErrStalled) {
 			// The peer gave the idle stream up at the moment when it was used:

@@ -118,6 +118,9 @@ func (h *Host) serveRange(ctx context.Context, l *link, stream network.Stream, w
 		h.log.Warn("range could not be served", "digest", req.Digest, "peer", l.id, "err", err)
 	}
 	head := responseHeader{Status: st}
+	if st == statusBusy {
+		head.Peers = alternatives(err, h.self, l.node)
+	}
 	if st == statusOK {
 		defer src.Body.Close()
 		h.use(l.id)
@@ -143,7 +146,7 @@ func (h *Host) openSource(ctx context.Context, l *link, req RangeRequest) (*Rang
 	head := responseHeader{Size: src.Size, Length: src.Length}
 	if req.Length < 0 && src.Length > MaxWhole {
 		err = fmt.Errorf("%w: %d bytes asked for as a whole", ErrBadRange, src.Length)
-	} else if e := head.answers(req); e != nil || len(src.Claims) > MaxClaims {
+	} else if e := head.answers(req, h.self, l.node); e != nil || len(src.Claims) > MaxClaims {
 		//nolint:errorlint // it is this node that is to blame, so that ErrProtocol must not come through
 		err = fmt.Errorf("p2p: handler's source does not fit the request: %d claims, %v", len(src.Claims), e)
 	}

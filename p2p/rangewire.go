@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
@@ -19,7 +20,9 @@ import (
 //	response  length of what follows up to the body (at most 16 KiB)
 //	          status; and only if that is OK:
 //	          blob size; body length; number of claims (at most 64), claims
-//	          then the body
+//	          then the body; only if it is BUSY, nothing or:
+//	          number of other nodes to ask (1 to 8), their IDs of 32 bytes,
+//	          none twice
 //
 // Both decoders accept exactly what the encoders write.
 const (
@@ -136,10 +139,41 @@ type responseHeader struct {
 	Size   int64
 	Length int64
 	Claims []chunkindex.Claim
+	Peers  []chunkindex.NodeID // to ask instead, where Status is BUSY
+}
+
+// err returns the error that the response is, or nil.
+func (h responseHeader) err() error {
+	if len(h.Peers) > 0 {
+		return BusyError{Peers: h.Peers}
+	}
+	return h.Status.err()
+}
+
+// alternatives returns those of a handler's alternatives that may be sent to a
+// peer: they are neither that peer nor this node.
+func alternatives(err error, self, to chunkindex.NodeID) []chunkindex.NodeID {
+	var busy BusyError
+	if !errors.As(err, &busy) {
+		return nil
+	}
+	var list []chunkindex.NodeID
+	for _, n := range busy.Peers {
+		if len(list) < MaxAlternatives && !n.IsZero() && n != self && n != to && !slices.Contains(list, n) {
+			list = append(list, n)
+		}
+	}
+	return list
 }
 
 func appendResponse(dst []byte, h responseHeader) []byte {
 	dst = binary.AppendUvarint(dst, uint64(h.Status))
+	if h.Status == statusBusy && len(h.Peers) > 0 {
+		dst = binary.AppendUvarint(dst, uint64(len(h.Peers)))
+		for _, n := range h.Peers {
+			dst = append(dst, n[:]...)
+		}
+	}
 	if h.Status != statusOK {
 		return dst
 	}
@@ -164,6 +198,13 @@ func decodeResponse(data []byte) (h responseHeader, err error) {
 		return bad("unknown status")
 	}
 	h.Status = status(v)
+	if h.Status == statusBusy && len(data) > 0 {
+		h.Peers, err = decodeAlternatives(data)
+		if err != nil {
+			return responseHeader{}, err
+		}
+		return h, nil
+	}
 	if h.Status != statusOK {
 		if len(data) > 0 {
 			return bad("trailing bytes")
@@ -193,8 +234,31 @@ func decodeResponse(data []byte) (h responseHeader, err error) {
 	return h, nil
 }
 
-// answers returns an error unless the header can be the answer to r.
-func (h responseHeader) answers(r RangeRequest) error {
+func decodeAlternatives(data []byte) ([]chunkindex.NodeID, error) {
+	count, data, err := uvarint(data)
+	if err != nil {
+		return nil, err
+	}
+	var n chunkindex.NodeID
+	if count == 0 || count > MaxAlternatives || count*uint64(len(n)) != uint64(len(data)) {
+		return nil, fmt.Errorf("%w: wrong number of nodes to ask instead", ErrProtocol)
+	}
+	list := make([]chunkindex.NodeID, 0, count)
+	for ; len(data) > 0; data = data[len(n):] {
+		copy(n[:], data)
+		if n.IsZero() || slices.Contains(list, n) {
+			return nil, fmt.Errorf("%w: node to ask instead named twice, or no node", ErrProtocol)
+		}
+		list = append(list, n)
+	}
+	return list, nil
+}
+
+// answers returns an error unless the header can be the answer of a peer to r.
+func (h responseHeader) answers(r RangeRequest, self, from chunkindex.NodeID) error {
+	if slices.Contains(h.Peers, self) || slices.Contains(h.Peers, from) {
+		return fmt.Errorf("%w: busy peer names itself or the asking node", ErrProtocol)
+	}
 	if h.Status != statusOK {
 		return nil
 	}

@@ -5,9 +5,11 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/peercache/peercache/chunkindex"
@@ -45,6 +47,8 @@ func FuzzDecodeResponse(f *testing.F) {
 		{Status: statusNotFound}, {Status: statusFailed}, {Size: 0}, {Size: 10, Length: 10},
 		{Size: chunkindex.MaxBlobSize, Length: 1, Claims: make([]chunkindex.Claim, 2)},
 		{Size: 1, Length: 1, Claims: make([]chunkindex.Claim, MaxClaims)},
+		{Status: statusBusy}, {Status: statusBusy, Peers: nodeIDs(1)}, {Status: statusBusy, Peers: nodeIDs(MaxAlternatives)},
+		{Status: statusBusy, Peers: nodeIDs(MaxAlternatives + 1)},
 	} {
 		f.Add(appendResponse(nil, h))
 	}
@@ -64,9 +68,81 @@ func FuzzDecodeResponse(f *testing.F) {
 		if again := appendResponse(nil, h); !bytes.Equal(again, data) {
 			t.Fatalf("%x encodes to %x", data, again)
 		}
-		h.answers(RangeRequest{digestOf("x"), 0, h.Length})
-		h.answers(RangeRequest{digestOf("x"), math.MaxInt64, -1})
+		if (h.err() == nil) != (h.Status == statusOK) || len(h.Peers) > MaxAlternatives || len(h.Peers) > 0 && h.Status != statusBusy {
+			t.Fatalf("impossible header %+v", h)
+		}
+		self, from := chunkindex.NodeID{1}, chunkindex.NodeID{2}
+		h.answers(RangeRequest{digestOf("x"), 0, h.Length}, self, from)
+		h.answers(RangeRequest{digestOf("x"), math.MaxInt64, -1}, self, from)
 	})
+}
+
+func nodeIDs(n int) (ids []chunkindex.NodeID) {
+	for i := range n {
+		ids = append(ids, chunkindex.NodeID{byte(i + 1)})
+	}
+	return ids
+}
+
+func TestBusyAlternatives(t *testing.T) {
+	self, asking := chunkindex.NodeID{100}, chunkindex.NodeID{101}
+	nodes := nodeIDs(12)
+	for name, tc := range map[string]struct {
+		err  error
+		want []chunkindex.NodeID
+	}{
+		"none":             {BusyError{}, nil},
+		"plain":            {ErrBusy, nil},
+		"wrapped":          {fmt.Errorf("full: %w", BusyError{Peers: nodes[:2]}), nodes[:2]},
+		"as many as fit":   {BusyError{Peers: nodes[:8]}, nodes[:8]},
+		"too many":         {BusyError{Peers: nodes}, nodes[:8]},
+		"twice":            {BusyError{Peers: append(nodes[:3:3], nodes[:5]...)}, nodes[:5]},
+		"own id and zero":  {BusyError{Peers: []chunkindex.NodeID{self, nodes[0], {}}}, nodes[:1]},
+		"the asking node":  {BusyError{Peers: []chunkindex.NodeID{asking, nodes[0]}}, nodes[:1]},
+		"only unfit nodes": {BusyError{Peers: []chunkindex.NodeID{asking, self}}, nil},
+	} {
+		if statusOf(tc.err) != statusBusy {
+			t.Errorf("%s: status %v", name, statusOf(tc.err))
+		}
+		got := alternatives(tc.err, self, asking)
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("%s: %v, want %v", name, got, tc.want)
+		}
+		head := responseHeader{Status: statusBusy, Peers: got}
+		back, err := decodeResponse(appendResponse(nil, head))
+		if err != nil || !reflect.DeepEqual(back, head) || back.answers(RangeRequest{}, asking, self) != nil {
+			t.Errorf("%s: %+v becomes %+v, %v", name, head, back, err)
+		}
+	}
+	if err := (responseHeader{Status: statusBusy}).err(); err != ErrBusy {
+		t.Errorf("without alternatives: %v", err)
+	}
+
+	// What only an incorrect peer sends.
+	busy := func(peers ...chunkindex.NodeID) []byte {
+		return appendResponse(nil, responseHeader{Status: statusBusy, Peers: peers})
+	}
+	for name, data := range map[string][]byte{
+		"too many":        busy(nodes[:9]...),
+		"twice":           busy(nodes[0], nodes[1], nodes[0]),
+		"zero":            busy(chunkindex.NodeID{}),
+		"count of none":   {byte(statusBusy), 0},
+		"cut short":       busy(nodes[0], nodes[1])[:60],
+		"trailing":        append(busy(nodes[0]), 0),
+		"padded count":    append([]byte{byte(statusBusy), 0x81, 0x00}, nodes[0][:]...),
+		"with not found":  append([]byte{byte(statusNotFound), 1}, nodes[0][:]...),
+		"enormous number": binary.AppendUvarint([]byte{byte(statusBusy)}, math.MaxUint64),
+	} {
+		if h, err := decodeResponse(data); !errors.Is(err, ErrProtocol) {
+			t.Errorf("%s: %+v, %v", name, h, err)
+		}
+	}
+	for _, n := range []chunkindex.NodeID{self, asking} {
+		head := responseHeader{Status: statusBusy, Peers: []chunkindex.NodeID{n}}
+		if err := head.answers(RangeRequest{}, asking, self); !errors.Is(err, ErrProtocol) {
+			t.Errorf("a busy peer that names one of the two: %v", err)
+		}
+	}
 }
 
 func FuzzReadFrames(f *testing.F) {
