@@ -94,8 +94,8 @@ func New(keyFile string, ds datastore.Batching, opts *Options) (_ *Host, err err
 	}
 	h := &Host{
 		opts: o, log: o.Logger, key: key, epoch: time.Now(),
-		ranges:    admission{max: int32(o.MaxServing), maxPeer: int32(o.MaxServingPeer)},
-		calls:     admission{max: int32(o.MaxServing), maxPeer: int32(o.MaxServingPeer)},
+		ranges:    admission{max: o.MaxServing, maxPeer: o.MaxServingPeer},
+		calls:     admission{max: o.MaxServing, maxPeer: o.MaxServingPeer},
 		callBytes: semaphore.NewWeighted(maxCallBytes),
 		done:      make(chan struct{}),
 		links:     map[peer.ID]*link{},

@@ -28,8 +28,8 @@ type link struct {
 	last  atomic.Int64
 	epoch time.Time
 
-	serving atomic.Int32 // ranges being served to this peer
-	calling atomic.Int32 // calls being answered
+	serving int // ranges being served to this peer; Host.ranges counts them
+	calling int // calls being answered; Host.calls counts them
 
 	idle idleStreams
 

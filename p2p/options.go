@@ -72,8 +72,8 @@ type Options struct {
 	PeerTimeout time.Duration
 
 	// MaxServing bounds the ranges and calls that are served at once, each, to
-	// all peers; MaxServingPeer to one. Requests above are answered BUSY.
-	// Defaults: 64 and 16.
+	// all peers; MaxServingPeer to one, which also gets no more than it leaves
+	// free to others. Requests above are answered BUSY. Defaults: 64 and 16.
 	MaxServing     int
 	MaxServingPeer int
 

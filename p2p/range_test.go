@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -348,6 +349,97 @@ func TestRangeBusyNamesOthers(t *testing.T) {
 	a.rec.onCall = func(context.Context, chunkindex.NodeID, []byte) ([]byte, error) { return nil, BusyError{Peers: others} }
 	if _, err := b.Call(testContext(t), a.Self(), nil); !errors.Is(err, ErrBusy) {
 		t.Errorf("busy call: %v", err)
+	}
+}
+
+// One peer that asks for 16 ranges at once leaves room for another that asks for
+// one, also where there are few slots.
+func TestRangeFairness(t *testing.T) {
+	const slots = 4
+	a := start(t, func(o *Options) { o.MaxServing, o.StallTimeout = slots, patience })
+	greedy := start(t, func(o *Options) { o.Bootstrap, o.StallTimeout = a.Addrs(), patience })
+	modest := start(t, func(o *Options) { o.Bootstrap, o.StallTimeout = a.Addrs(), patience })
+	together(t, a, greedy, modest)
+	release := make(chan struct{})
+	var mu sync.Mutex
+	serving := map[chunkindex.NodeID]int{}
+	a.rec.onRange = func(_ context.Context, from chunkindex.NodeID, _ RangeRequest) (*RangeSource, error) {
+		mu.Lock()
+		serving[from]++
+		mu.Unlock()
+		<-release
+		return nil, ErrNotFound
+	}
+	served := func(n *node) int { mu.Lock(); defer mu.Unlock(); return serving[n.Self()] }
+	req := RangeRequest{digestOf("x"), 0, 1}
+	var wg sync.WaitGroup
+	var busy atomic.Int32
+	for range 16 {
+		wg.Go(func() {
+			// A client that never gives up.
+			for {
+				_, err := greedy.Read(testContext(t), a.Self(), req)
+				if !errors.Is(err, ErrBusy) {
+					return
+				}
+				busy.Add(1)
+			}
+		})
+	}
+	until(t, "the greedy peer to get all it can, and more to be refused", func() bool {
+		return served(greedy) == slots/2 && busy.Load() > 100
+	})
+	wg.Go(func() {
+		if _, err := modest.Read(testContext(t), a.Self(), req); !errors.Is(err, ErrNotFound) {
+			t.Errorf("the modest peer: %v", err)
+		}
+	})
+	until(t, "the modest peer to be served", func() bool { return served(modest) == 1 })
+	if got := served(greedy); got != slots/2 {
+		t.Errorf("%d of %d slots for one peer", got, slots)
+	}
+	close(release)
+	wg.Wait()
+}
+
+func TestAdmission(t *testing.T) {
+	fill := func(a *admission, peer *int) int {
+		for a.enter(peer) {
+		}
+		return *peer
+	}
+	for _, tc := range []struct {
+		max, maxPeer int
+		want         []int // what peers get that ask for all, one after the other
+	}{
+		{64, 16, []int{16, 16, 16, 8, 4, 2, 1, 1, 0}},
+		{16, 16, []int{8, 4, 2, 1, 1, 0}},
+		{4, 16, []int{2, 1, 1, 0}},
+		{2, 16, []int{1, 1, 0}},
+		{1, 16, []int{1, 0}},
+		{16, 1, []int{1, 1, 1}},
+	} {
+		a := &admission{max: tc.max, maxPeer: tc.maxPeer}
+		peers := make([]int, len(tc.want))
+		for i, want := range tc.want {
+			if got := fill(a, &peers[i]); got != want {
+				t.Errorf("%d slots, %d a peer: peer %d gets %d, want %d", tc.max, tc.maxPeer, i, got, want)
+			}
+		}
+	}
+	// The slot that comes free goes to who has none, not to who asks loudest.
+	a := &admission{max: 2, maxPeer: 16}
+	var loud, other, late int
+	fill(a, &loud)
+	fill(a, &other)
+	a.leave(&other)
+	if a.enter(&loud) || !a.enter(&late) {
+		t.Errorf("loud %d, late %d", loud, late)
+	}
+	a.leave(&loud)
+	a.leave(&late)
+	if a.total != 0 || loud != 0 || other != 0 || late != 0 {
+		t.Errorf("%d slots taken at the end", a.total)
 	}
 }
 

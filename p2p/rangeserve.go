@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -28,29 +27,38 @@ const (
 
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }}
 
-// admission counts what is served at once.
+// admission counts what is served at once, in total and to each peer.
 type admission struct {
-	total   atomic.Int32
-	max     int32
-	maxPeer int32
+	max     int
+	maxPeer int
+
+	mu    sync.Mutex
+	total int
 }
 
 // enter reports whether one more may be served to the peer whose count is given;
-// leave must then follow.
-func (a *admission) enter(peer *atomic.Int32) bool {
-	if peer.Add(1) <= a.maxPeer {
-		if a.total.Add(1) <= a.max {
-			return true
-		}
-		a.total.Add(-1)
+// leave must then follow. The counts belong to the admission.
+//
+// A peer may hold no more slots than it leaves free (the dynamic threshold of
+// Choudhury and Hahne, for buffers that queues share). So one that takes all it
+// can get leaves half of them, the next one a quarter, and whoever holds none
+// gets the next slot that comes free, whatever the others ask for.
+func (a *admission) enter(peer *int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if *peer >= a.maxPeer || *peer >= a.max-a.total {
+		return false
 	}
-	peer.Add(-1)
-	return false
+	*peer++
+	a.total++
+	return true
 }
 
-func (a *admission) leave(peer *atomic.Int32) {
-	a.total.Add(-1)
-	peer.Add(-1)
+func (a *admission) leave(peer *int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	*peer--
+	a.total--
 }
 
 // handleRange serves one stream of the range protocol.
