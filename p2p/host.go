@@ -348,10 +348,17 @@ func (h *Host) Protect(id chunkindex.NodeID, on bool) {
 	}
 }
 
-// use marks the connection to a peer as one that is used.
-func (h *Host) use(p peer.ID) {
-	if err := h.active.Bump(p, 10); err != nil {
-		h.log.Debug("connection not tagged", "peer", p, "err", err)
+// use marks the connection to a peer as one that is used: bytes of ranges or
+// control frames, not mere keep-alives, have gone over it. It is called for each
+// of them, and tags the connection every so often.
+func (h *Host) use(l *link) {
+	now, last := int64(time.Since(l.epoch)), l.used.Load()
+	if last != 0 && now-last < int64(tagPeriod) || !l.used.CompareAndSwap(last, now) {
+		return
+	}
+	if err := h.active.Bump(l.id, activeBump); err != nil {
+		l.used.Store(last) // the connection manager has a queue; the next use is soon
+		h.log.Debug("connection not tagged", "peer", l.id, "err", err)
 	}
 }
 

@@ -78,18 +78,29 @@ func newResourceManager(o Options) (network.ResourceManager, error) {
 	return m, nil
 }
 
+const (
+	// tagPeriod is how often a connection in use is tagged as such.
+	tagPeriod = 10 * time.Second
+	// One tagging lasts one to two minutes: it is worth more than two fadings,
+	// and more than the DHT's tag for a peer of its table (5), so that a
+	// neighbour in a swarm outlives a peer that is merely known.
+	activeBump = 25
+	activeFade = 10
+	activeMost = 60
+)
+
 // activeTag is the connection manager's tag for peers that bytes were exchanged
 // with. It fades within minutes.
 func activeTag(m *connmgr.BasicConnMgr) (coreconnmgr.DecayingTag, error) {
 	return m.RegisterDecayingTag("peercache-active", time.Minute,
-		coreconnmgr.DecayFixed(10), coreconnmgr.BumpSumBounded(0, 50))
+		coreconnmgr.DecayFixed(activeFade), coreconnmgr.BumpSumBounded(0, activeMost))
 }
 
 // newConnManager closes idle connections above the watermarks. The default of
 // 160/192 would make every node of a cluster of 200 drop and dial connections
 // all the time.
 func newConnManager(o Options) (*connmgr.BasicConnMgr, error) {
-	m, err := connmgr.NewConnManager(o.LowPeers, o.HighPeers, connmgr.WithGracePeriod(30*time.Second))
+	m, err := connmgr.NewConnManager(o.LowPeers, o.HighPeers, connmgr.WithGracePeriod(o.grace))
 	if err != nil {
 		return nil, fmt.Errorf("p2p: connection watermarks: %w", err)
 	}

@@ -1,10 +1,69 @@
 package p2p
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 )
+
+// Above the watermarks connections are closed that nothing goes over; those to
+// peers that exchange control frames stay, whoever connected first or last.
+func TestNeighboursAreNotTrimmed(t *testing.T) {
+	const low, high, idle = 2, 4, 6
+	n := start(t, func(o *Options) { o.LowPeers, o.HighPeers, o.grace = low, high, time.Millisecond })
+	// Raw peers are in no routing table, which would protect some of them.
+	neighbour := func() raw {
+		r := rawOpener(t, n)
+		s := r.open(t, n, controlProtocol)
+		s.Write([]byte{1, controlVersion})
+		until(t, "the neighbour to be up", func() bool { return n.rec.isUp(r.node) })
+		return r
+	}
+	// The first one sends frames, the last one only receives them.
+	sends := neighbour()
+	var others []raw
+	for range idle {
+		others = append(others, rawPeer(t, n))
+	}
+	receives := neighbour()
+	quiet := neighbour() // says hello, and nothing else
+	for _, s := range sends.host.Network().Conns()[0].GetStreams() {
+		if s.Protocol() == controlProtocol {
+			s.Write([]byte{3, 'a', 'b', 'c'})
+		}
+	}
+	if err := n.Send(receives.node, []byte("abc")); err != nil {
+		t.Fatal(err)
+	}
+	conns := n.host.ConnManager()
+	value := func(r raw) int {
+		if info := conns.GetTagInfo(r.host.ID()); info != nil {
+			return info.Value
+		}
+		return 0
+	}
+	until(t, "the neighbours to count as used", func() bool { return value(sends) >= activeBump && value(receives) >= activeBump })
+	if v := value(quiet); v != 0 {
+		t.Errorf("a peer that only says hello counts %d", v)
+	}
+	connected := func(r raw) bool { return n.host.Network().Connectedness(r.host.ID()) == network.Connected }
+	until(t, "the idle connections to be closed", func() bool {
+		conns.TrimOpenConns(context.Background())
+		for _, r := range append(others, quiet) {
+			if connected(r) {
+				return false
+			}
+		}
+		return true
+	})
+	for _, r := range []raw{sends, receives} {
+		if !connected(r) || !n.rec.isUp(r.node) || n.rec.upCount(r.node) != 1 {
+			t.Error("a neighbour was cut off")
+		}
+	}
+}
 
 // A cluster behind one address can connect, and the total is bounded all the
 // same.

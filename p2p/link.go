@@ -27,6 +27,7 @@ type link struct {
 	// the host was made.
 	last  atomic.Int64
 	epoch time.Time
+	used  atomic.Int64 // when the connection was last tagged as used, likewise; 0: not yet
 
 	serving int // ranges being served to this peer; Host.ranges counts them
 	calling int // calls being answered; Host.calls counts them
@@ -97,6 +98,7 @@ func (h *Host) connectedness(p peer.ID) {
 			return
 		}
 		l.heard()
+		l.used.Store(0) // tags go with the connection
 		l.since = time.Now()
 		l.conn, l.cancel = context.WithCancel(h.ctx)
 		h.releaseLocked(l)

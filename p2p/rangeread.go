@@ -137,7 +137,7 @@ func (h *Host) read(ctx context.Context, to chunkindex.NodeID, req RangeRequest)
 		}
 		if err == nil && head.Status == statusOK {
 			body.left.Store(head.Length)
-			h.use(l.id)
+			h.use(l)
 			return &RangeResponse{Size: head.Size, Length: head.Length, Claims: head.Claims, Body: body}, nil
 		}
 		if err == nil { // a clean refusal: the stream can go on

@@ -131,7 +131,7 @@ func (h *Host) serveRange(ctx context.Context, l *link, stream network.Stream, w
 	}
 	if st == statusOK {
 		defer src.Body.Close()
-		h.use(l.id)
+		h.use(l)
 		head.Size, head.Length, head.Claims = src.Size, src.Length, src.Claims
 	}
 	stream.SetWriteDeadline(time.Now().Add(takeTimeout))

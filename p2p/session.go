@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
-
-	"github.com/peercache/peercache/chunkindex"
 )
 
 // The control protocol: one stream for each pair of nodes, opened by the node
@@ -106,7 +104,7 @@ func (h *Host) runSession(ctx context.Context, l *link, stream network.Stream) (
 
 	var writer sync.WaitGroup
 	writer.Go(func() { s.end(h.writeFrames(s)) })
-	s.end(h.readFrames(r, l.node))
+	s.end(h.readFrames(r, l))
 	writer.Wait()
 
 	h.setUp(s, false)
@@ -135,7 +133,7 @@ func (h *Host) hello(stream network.Stream, r *bufio.Reader) error {
 	return nil
 }
 
-func (h *Host) readFrames(r *bufio.Reader, from chunkindex.NodeID) error {
+func (h *Host) readFrames(r *bufio.Reader, l *link) error {
 	for {
 		frame, err := readFrame(r)
 		if err != nil {
@@ -146,7 +144,8 @@ func (h *Host) readFrames(r *bufio.Reader, from chunkindex.NodeID) error {
 		}
 		h.metrics.framesRecv.Inc()
 		h.metrics.frameBRecv.Add(float64(len(frame)))
-		h.handler.Frame(from, frame)
+		h.use(l)
+		h.handler.Frame(l.node, frame)
 	}
 }
 
@@ -180,6 +179,8 @@ func (h *Host) writeFrames(s *session) error {
 		buf = buf[:0]
 		if len(frames) == 0 {
 			buf = append(buf, 0)
+		} else {
+			h.use(s.link)
 		}
 		for _, frame := range frames {
 			buf = binary.AppendUvarint(buf, uint64(len(frame)))
