@@ -88,6 +88,11 @@ func addrIP(m ma.Multiaddr) (netip.Addr, bool) {
 	return addr.Unmap(), ok
 }
 
+func isLoopback(m ma.Multiaddr) bool {
+	ip, ok := addrIP(m)
+	return ok && ip.IsLoopback()
+}
+
 // choose is libp2p's AddrsFactory: it gets every address that a listener can be
 // reached at from this machine and returns those to announce.
 func (a *addressBook) choose(addrs []ma.Multiaddr) []ma.Multiaddr {

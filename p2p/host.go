@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,6 +50,9 @@ type Host struct {
 	ranges    admission
 	calls     admission
 	callBytes *semaphore.Weighted
+	connects  chan struct{} // holds a token for each attempt that is dialling
+	hearsay   hearsay
+	loopback  bool // this node listens on it by name
 
 	// ctx ends with Run, or with Close where Run was never called. stop ends it.
 	ctx  context.Context
@@ -65,7 +69,9 @@ type Host struct {
 	running bool // goroutines may be added to wg
 	closed  bool
 	links   map[peer.ID]*link
-	up      int // links whose session is up
+	// attempts are those of Connect that go on.
+	attempts map[peer.ID]*attempt
+	up       int // links whose session is up
 }
 
 // New opens a node's identity (keyFile, created if there is none), binds its
@@ -97,8 +103,11 @@ func New(keyFile string, ds datastore.Batching, opts *Options) (_ *Host, err err
 		ranges:    admission{max: o.MaxServing, maxPeer: o.MaxServingPeer},
 		calls:     admission{max: o.MaxServing, maxPeer: o.MaxServingPeer},
 		callBytes: semaphore.NewWeighted(maxCallBytes),
+		connects:  make(chan struct{}, maxConnects),
+		loopback:  slices.ContainsFunc(listen, isLoopback),
 		done:      make(chan struct{}),
 		links:     map[peer.ID]*link{},
+		attempts:  map[peer.ID]*attempt{},
 	}
 	copy(h.self[:], key.Public().(ed25519.PublicKey))
 	h.ctx, h.stop = context.WithCancel(context.Background())
@@ -172,7 +181,10 @@ func (h *Host) Run(ctx context.Context, handler Handler) error {
 
 	net := h.host.Network()
 	notify := &network.NotifyBundle{
-		ConnectedF:    func(_ network.Network, c network.Conn) { h.connectedness(c.RemotePeer()) },
+		ConnectedF: func(_ network.Network, c network.Conn) {
+			h.connectedness(c.RemotePeer())
+			h.supersede(c)
+		},
 		DisconnectedF: func(_ network.Network, c network.Conn) { h.connectedness(c.RemotePeer()) },
 	}
 	net.Notify(notify)
@@ -301,6 +313,9 @@ func (h *Host) connect(ctx context.Context, p peer.AddrInfo) error {
 	}
 	if p.ID == h.host.ID() {
 		return fmt.Errorf("%w: it is this node", ErrUnreachable)
+	}
+	if rumours := h.hearsay.about(p.ID, time.Now()); len(rumours) > 0 {
+		p.Addrs = slices.Concat(p.Addrs, rumours)
 	}
 	dial := network.WithForceDirectDial(network.WithDialPeerTimeout(ctx, h.opts.DialTimeout), "peercache")
 	if err := h.host.Connect(dial, p); err != nil {

@@ -113,6 +113,27 @@ func (h *Host) connectedness(p peer.ID) {
 	}
 }
 
+// supersede ends a session over another connection of the peer that is dead, as
+// its silence says: the peer has given it up and has made a new one. Without
+// that, a node whose part it is to open the stream would do so only when the
+// peer timeout is over.
+func (h *Host) supersede(c network.Conn) {
+	h.mu.Lock()
+	var s *session
+	if l := h.links[c.RemotePeer()]; l != nil {
+		s = l.session
+	}
+	h.mu.Unlock()
+	if s == nil || s.stream.Conn() == c || s.silence() <= h.opts.PeerTimeout/2 || !h.enter() {
+		return
+	}
+	go func() { // closing may wait, which notifications must not
+		defer h.wg.Done()
+		s.end(errSuperseded)
+		s.stream.Conn().Close()
+	}()
+}
+
 // openLocked starts keeping a session open with a peer, if that is this node's
 // part: the node with the lower ID opens the stream.
 func (h *Host) openLocked(l *link) {
@@ -260,6 +281,9 @@ func (h *Host) setUp(s *session, up bool) {
 	s.up = up
 	if up {
 		h.up++
+		if a := h.attempts[s.link.id]; a != nil {
+			a.reached()
+		}
 	} else {
 		h.up--
 	}

@@ -207,7 +207,7 @@ func (h *Host) Providers(ctx context.Context, d digest.Digest, limit int) ([]chu
 
 // reach connects to a peer, and asks the DHT for its address if it is unknown.
 func (h *Host) reach(ctx context.Context, p peer.AddrInfo) error {
-	if len(p.Addrs) == 0 && len(h.host.Peerstore().Addrs(p.ID)) == 0 {
+	if len(p.Addrs)+len(h.host.Peerstore().Addrs(p.ID))+len(h.hearsay.about(p.ID, time.Now())) == 0 {
 		found, err := h.routing.dht.FindPeer(ctx, p.ID)
 		if err != nil {
 			return err

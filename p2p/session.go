@@ -101,6 +101,7 @@ func (h *Host) runSession(ctx context.Context, l *link, stream network.Stream) (
 	h.setUp(s, true)
 	h.handler.PeerUp(l.node)
 	h.connector.met(l.id)
+	h.hearsay.forget(l.id) // the node speaks for itself now
 
 	var writer sync.WaitGroup
 	writer.Go(func() { s.end(h.writeFrames(s)) })
