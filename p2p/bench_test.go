@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -135,22 +134,48 @@ func benchRaw(b *testing.B) {
 	reportCPU(b, before)
 }
 
-// BenchmarkFrames sends small control frames from one node to another.
+// BenchmarkFrames sends small control frames from one node to another: as many
+// as it takes, in bursts of 16, and one by one, where each burst waits until the
+// one before has arrived. It reports the CPU time of both nodes.
+//
+//	go test -run '^$' -bench Frames ./p2p
 func BenchmarkFrames(b *testing.B) {
+	b.Run("stream", func(b *testing.B) { benchFrames(b, maxQueuedFrames/2, 1) })
+	b.Run("burst-16", func(b *testing.B) { benchFrames(b, 0, 16) })
+	b.Run("lone", func(b *testing.B) { benchFrames(b, 0, 1) })
+}
+
+// benchFrames sends bursts of frames, and has at most ahead of them unanswered
+// when it begins one.
+func benchFrames(b *testing.B, ahead int64, burst int) {
 	x, y := pair(b, nil)
 	var got atomic.Int64
-	y.rec.onFrame = func(chunkindex.NodeID, []byte) { got.Add(1) }
+	arrived := make(chan struct{}, 1)
+	y.rec.mu.Lock()
+	y.rec.onFrame = func(chunkindex.NodeID, []byte) {
+		got.Add(1)
+		select {
+		case arrived <- struct{}{}:
+		default:
+		}
+	}
+	y.rec.mu.Unlock()
 	frame := make([]byte, 40)
 	b.SetBytes(int64(len(frame)))
 	b.ReportAllocs()
 	sent := int64(0)
+	begin := cpu()
 	for b.Loop() {
-		for sent-got.Load() > maxQueuedFrames/2 {
-			runtime.Gosched()
+		if sent%int64(burst) == 0 {
+			for sent-got.Load() > ahead {
+				<-arrived
+			}
 		}
 		if err := x.Send(y.Self(), frame); err != nil {
 			b.Fatal(err)
 		}
 		sent++
 	}
+	b.ReportMetric(float64((cpu()-begin).Nanoseconds())/float64(b.N), "CPU-ns/frame")
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "frames/s")
 }
