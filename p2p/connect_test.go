@@ -347,7 +347,7 @@ func TestNewConnectionSupersedesDeadOne(t *testing.T) {
 	}
 	p, _ := peer.IDFromPrivateKey(key)
 	id, _ := NodeOf(p)
-	connect := func() chan struct{} {
+	connect := func() {
 		h, err := libp2p.New(libp2p.Identity(key), libp2p.NoListenAddrs,
 			libp2p.Transport(tcp.NewTCPTransport), libp2p.Security(libp2ptls.ID, libp2ptls.New),
 			libp2p.Muxer(yamux.ID, yamux.DefaultTransport), libp2p.DisableRelay(), libp2p.DisableMetrics())
@@ -355,20 +355,15 @@ func TestNewConnectionSupersedesDeadOne(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { h.Close() })
-		opened := make(chan struct{}, 16)
-		h.SetStreamHandler(controlProtocol, func(s network.Stream) {
-			s.Write([]byte{1, controlVersion})
-			opened <- struct{}{}
-		})
+		h.SetStreamHandler(controlProtocol, func(s network.Stream) { s.Write([]byte{1, controlVersion}) })
 		connectRaw(t, h, n)
-		return opened
 	}
-	<-connect()
+	connect()
 	until(t, "the peer to be up", func() bool { return n.rec.upCount(id) == 1 })
 	n.mu.Lock()
 	n.links[p].session.last.Store(-int64(time.Hour))
 	n.mu.Unlock()
-	<-connect()
+	connect()
 	until(t, "the peer to be up again", func() bool { return n.rec.upCount(id) == 2 && n.rec.isUp(id) })
 }
 

@@ -361,6 +361,9 @@ func TestRangeFairness(t *testing.T) {
 	modest := start(t, func(o *Options) { o.Bootstrap, o.StallTimeout = a.Addrs(), patience })
 	together(t, a, greedy, modest)
 	release := make(chan struct{})
+	free := sync.OnceFunc(func() { close(release) })
+	var wg sync.WaitGroup
+	defer func() { free(); wg.Wait() }()
 	var mu sync.Mutex
 	serving := map[chunkindex.NodeID]int{}
 	a.rec.onRange = func(_ context.Context, from chunkindex.NodeID, _ RangeRequest) (*RangeSource, error) {
@@ -372,7 +375,6 @@ func TestRangeFairness(t *testing.T) {
 	}
 	served := func(n *node) int { mu.Lock(); defer mu.Unlock(); return serving[n.Self()] }
 	req := RangeRequest{digestOf("x"), 0, 1}
-	var wg sync.WaitGroup
 	var busy atomic.Int32
 	for range 16 {
 		wg.Go(func() {
@@ -398,8 +400,6 @@ func TestRangeFairness(t *testing.T) {
 	if got := served(greedy); got != slots/2 {
 		t.Errorf("%d of %d slots for one peer", got, slots)
 	}
-	close(release)
-	wg.Wait()
 }
 
 func TestAdmission(t *testing.T) {
