@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,9 +14,9 @@ import (
 )
 
 var explore = struct {
-	nodes, size, layers, rate, originRate, degree, sharing, kill, bad, verify *string
-	latency, stagger, limit, timeline                                         *time.Duration
-	seeds, retries                                                            *int
+	nodes, size, layers, rate, originRate, degree, sharing, kill, bad, verify, set *string
+	latency, stagger, limit, timeline                                              *time.Duration
+	seeds, retries                                                                 *int
 }{
 	nodes:      flag.String("nodes", "", "nodes, by commas: runs TestExplore"),
 	size:       flag.String("size", "256", "MiB, by commas"),
@@ -27,6 +28,7 @@ var explore = struct {
 	kill:       flag.String("kill", "", "coordinator, fetcher, or a percentage of the nodes"),
 	bad:        flag.String("bad", "", "corrupt, forge, stall or mute, by commas: a node each, from node 1 on"),
 	verify:     flag.String("verify", "member", "member or strict"),
+	set:        flag.String("set", "", "fields of the policy's Config that are integers, as NAME=NUMBER, by commas"),
 	latency:    flag.Duration("latency", 500*time.Microsecond, "one way"),
 	stagger:    flag.Duration("stagger", 0, "over how long the clients start"),
 	limit:      flag.Duration("limit", 10*time.Minute, "virtual time"),
@@ -103,8 +105,15 @@ func exploreConfig(t *testing.T) Config {
 	if *explore.sharing == "maxmin" {
 		cfg.Sharing = MaxMin
 	}
-	if *explore.verify == "strict" {
-		cfg.Tune = func(_ int, p *policy.Config) { p.Verify = policy.VerifyStrict }
+	cfg.Tune = func(_ int, p *policy.Config) {
+		if *explore.verify == "strict" {
+			p.Verify = policy.VerifyStrict
+		}
+		for _, s := range strings.Split(*explore.set, ",") {
+			if name, value, ok := strings.Cut(s, "="); ok {
+				reflect.ValueOf(p).Elem().FieldByName(name).SetInt(int64(exploreNumber(t, value)))
+			}
+		}
 	}
 	if cfg.sampleTime = *explore.timeline; cfg.sampleTime > 0 {
 		var before []int64

@@ -85,6 +85,9 @@ type Config struct {
 	SettleTimeout time.Duration
 	// TransferStall is how long a transfer may bring no byte.
 	TransferStall time.Duration
+	// Standstill is how long no chunk of a blob may come to anybody, with nobody
+	// reading what a reader waits for, before its node turns to the origin itself.
+	Standstill time.Duration
 	// Patience is how long a reader goes without a byte before this node turns
 	// to the origin itself, whatever the coordinator says.
 	Patience time.Duration
@@ -116,7 +119,7 @@ func DefaultConfig(self chunkindex.NodeID) Config {
 		LoneReads:        4,
 		SharedReads:      2,
 		OriginReads:      8,
-		MinTransfers:     3,
+		MinTransfers:     4,
 		Transfers:        16,
 		TransfersPerPeer: 4,
 		MinUploads:       4,
@@ -128,7 +131,8 @@ func DefaultConfig(self chunkindex.NodeID) Config {
 		Window:           64,
 		AskTimeout:       500 * time.Millisecond,
 		SettleTimeout:    300 * time.Millisecond,
-		TransferStall:    2 * time.Second,
+		TransferStall:    time.Second,
+		Standstill:       2 * time.Second,
 		Patience:         10 * time.Second,
 		HoldLimit:        20 * time.Second,
 		ReaderTimeout:    30 * time.Second,

@@ -93,7 +93,7 @@ func (c *Core) above(b *blob) chunkindex.NodeID {
 
 // heardAsk takes in a node's wish to read from the origin.
 func (c *Core) heardAsk(from chunkindex.NodeID, m Message) {
-	if h, ok := c.held[m.Blob]; ok && h.complete && m.Epoch == 0 {
+	if h, ok := c.held[m.Blob]; ok && h.complete && m.Epoch <= 1 {
 		c.send(from, Message{Kind: MsgState, Blob: m.Blob, Size: h.size, Small: h.small, Label: c.cfg.Label,
 			Bits: chunkindex.FullBitfield(chunksOf(h.size, h.small))})
 		return
@@ -143,7 +143,7 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 			if low := want.Next(0); low != a.low || b.avail[max(low, 0)] == 0 && !b.coord.known.Has(low) {
 				a.low, a.since = low, c.now
 			}
-			a.stuck = a.stuck || c.now >= a.since.Add(c.cfg.TransferStall)
+			a.stuck = a.stuck || c.now >= a.since.Add(c.cfg.Standstill)
 			// A new wish is a new chance: its credentials may have come.
 			a.want, a.epoch, a.refused, a.answered = want, epoch, false, true
 			return
@@ -171,7 +171,7 @@ func (k *coordinator) appeared(at chunkindex.NodeID, first, end int) (granted bo
 		}
 	}
 	for _, a := range k.askers {
-		for i := first; i < end && a.stuck; i++ {
+		for i := first; i < end && (a.stuck || a.id == at); i++ {
 			a.want.Clear(i)
 		}
 	}
@@ -270,11 +270,11 @@ func (c *Core) exists(b *blob, i int, a *asker) bool {
 		return true
 	}
 	for _, g := range b.coord.grants {
-		if g.first <= i && i < g.end && g.epoch >= a.epoch {
+		if g.first <= i && i < g.end && g.epoch >= a.epoch && !c.brought(b, g, i) {
 			return true
 		}
 	}
-	if b.coord.known.Has(i) && !a.stuck && a.epoch == 0 && b.avail[i] == 0 && c.crowded() {
+	if b.coord.known.Has(i) && !a.stuck && a.epoch == 0 && c.crowded() {
 		return true
 	}
 	for _, n := range b.neighbours {
@@ -286,6 +286,13 @@ func (c *Core) exists(b *blob, i int, a *asker) bool {
 		}
 	}
 	return false
+}
+
+// brought reports whether a grantee has read chunk i already, so that whether it
+// exists depends on whether the grantee can be asked for it.
+func (c *Core) brought(b *blob, g *grant, i int) bool {
+	n := b.neighbour(g.to)
+	return n != nil && n.bits.Has(i)
 }
 
 // coordinate grants what is missing to those that want it, the lowest stripes
@@ -303,6 +310,9 @@ func (c *Core) coordinate(b *blob) {
 			}
 		} else if !c.watch(b, g.to, g.at) {
 			c.dropAsker(b, g.to)
+		} else if n := b.neighbour(g.to); n != nil && n.faults >= corruptFault && n.avoid > c.now {
+			// What it reads is worth nothing to the others.
+			c.takeBack(b, run{g.first, g.end, g.to}, statusLater, 0)
 		}
 	}
 	if !b.wanting() {
@@ -469,7 +479,12 @@ func (c *Core) readsEach(b *blob) int {
 	return c.cfg.SharedReads
 }
 
+// mayRead reports whether a node may be told to read now: not one that the origin
+// refuses, nor one that does not serve what it has.
 func (c *Core) mayRead(b *blob, a *asker) bool {
+	if n := b.neighbour(a.id); n != nil && !c.reached(b, n.avoid) {
+		return false
+	}
 	return !a.refused && c.alive(a.id) && c.reached(b, a.until)
 }
 

@@ -109,6 +109,9 @@ type node struct {
 	steps   int // how often its core was asked
 }
 
+// progressEach is how often a transfer tells of its progress.
+const progressEach = 250 * time.Millisecond
+
 type hand struct {
 	id    ID
 	chunk int
@@ -471,6 +474,9 @@ func (n *node) transfer(e Effect) {
 			if from.core == serving {
 				from.event(Event{Kind: EvUploaded, ID: upload, N: 1 << 20})
 			}
+		}
+		for d := progressEach; d < w.chunkTime; d += progressEach {
+			n.later(d, Event{Kind: EvTransferProgress, ID: e.ID, N: int64(progressEach * mib / w.chunkTime)})
 		}
 		sum := from.sumOf(e.Blob, e.Chunk)
 		var claims []chunkindex.Claim

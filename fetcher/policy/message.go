@@ -51,8 +51,10 @@ const (
 	MsgPing
 	MsgPong
 	// MsgAskSums asks for the SHA-256 of the N chunks from Chunk on, MsgSums
-	// answers with those that the sender holds: Sums[i] is that of Chunk+i, and
-	// the answer ends before the first one that is missing.
+	// answers with those that the sender vouches for: Sums[i] is that of Chunk+i,
+	// and the answer ends before the first one that is missing. With Reply, in
+	// both, they are those of whatever the sender holds, zero for a chunk that it
+	// does not.
 	MsgAskSums
 	MsgSums
 	// MsgJoin, to a member of the committee: the sender wants the blob, and wants

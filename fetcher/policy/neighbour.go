@@ -339,7 +339,13 @@ func (c *Core) heardState(from chunkindex.NodeID, m Message) {
 		c.dropAsker(b, from)
 	} else if b.coord != nil {
 		for _, a := range b.coord.askers {
-			a.answered = a.answered || a.id == from
+			if a.id != from {
+				continue
+			}
+			a.answered = true
+			for i := m.Bits.Next(0); i >= 0; i = m.Bits.Next(i + 1) {
+				a.want.Clear(i)
+			}
 		}
 	}
 	switch {

@@ -375,11 +375,11 @@ func (c *Core) hedge(b *blob) {
 		case c.inFlightAt(b, i):
 			since = max(since, b.progress)
 		case b.busy[i] == 0 && !c.servable(b, i):
-			since, patience = max(since, b.progress), c.cfg.TransferStall
+			since, patience = max(since, b.progress), c.cfg.Standstill
 		}
 		if c.reached(b, since.Add(patience)) && c.roomForRead(b, c.cfg.LoneReads, c.cfg.OriginReads) {
 			c.count(CountHedge, 1)
-			if id := b.ask.to; !id.IsZero() && b.ask.bits.Has(i) && c.now >= b.ask.at.Add(c.cfg.TransferStall) {
+			if id := b.ask.to; !id.IsZero() && b.ask.bits.Has(i) && c.now >= b.ask.at.Add(c.cfg.Standstill) {
 				// It was asked, is alive, and neither grants nor knows of
 				// anybody who serves: the next in rank may be of more use.
 				b.passed = append(b.passed, id)

@@ -144,6 +144,8 @@ func (c *Core) watchTransfers(b *blob) {
 // come later, and later be of use to others.
 func (c *Core) hasSlot(b *blob) bool {
 	slots := c.cfg.MinTransfers + c.received.ahead(pipeline+time.Duration(c.rtt), b.cost())
+	// What the origin sends is nowhere else: it goes first.
+	slots = max(slots-2*len(c.reads), 1)
 	return len(c.transfers) < min(slots, c.cfg.Transfers) &&
 		(c.inFlight == 0 || c.inFlight+b.cost() <= c.cfg.InFlightBytes)
 }
@@ -187,13 +189,22 @@ func (c *Core) transferProgress(t *transfer, n int64) {
 	t.from.heard, t.from.pinged, t.from.silent = c.now, 0, false
 }
 
-// avoid passes a neighbour over for a while that doubles with each fault.
+// avoid passes a neighbour over for a while that doubles with each fault: for
+// Config.Avoid where it sent what is wrong, for a moment where it was slow, which
+// the best of peers may be.
 func (c *Core) avoid(b *blob, id chunkindex.NodeID, weight int) {
 	if n := b.neighbour(id); n != nil && (n.avoid <= c.now || weight > 1) {
-		n.avoid = c.now.Add(c.cfg.Avoid << min(n.faults, 5))
+		pause := c.cfg.AskTimeout
+		if weight >= corruptFault {
+			pause = c.cfg.Avoid
+		}
+		n.avoid = c.now.Add(pause << min(n.faults, 5))
 		n.faults += weight
 	}
 }
+
+// corruptFault is how much a wrong chunk weighs against slow ones.
+const corruptFault = 4
 
 func (c *Core) transferEnded(t *transfer, ev Event) {
 	b := t.b

@@ -69,7 +69,7 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 		c.count(CountConflict, 1)
 		if matching == nil {
 			discard()
-			c.avoid(b, t.from.id, 2)
+			c.avoid(b, t.from.id, corruptFault)
 			return
 		}
 		// Two signers differ: neither is believed before the proof.
@@ -322,7 +322,7 @@ func (c *Core) vouch(b *blob) {
 }
 
 func (c *Core) heardAskSums(from chunkindex.NodeID, m Message) {
-	answer := Message{Kind: MsgSums, Blob: m.Blob, Size: m.Size, Chunk: m.Chunk}
+	answer := Message{Kind: MsgSums, Blob: m.Blob, Size: m.Size, Chunk: m.Chunk, Reply: m.Reply}
 	b := c.blobs[m.Blob]
 	switch {
 	case m.N <= 0 || m.N > MaxSums || m.Size < 0:
@@ -354,8 +354,8 @@ func (c *Core) heardSums(b *blob, n *neighbour, m Message) {
 	if b.audit != nil {
 		c.compare(b, n, m.Chunk, m.Sums)
 	}
-	if !n.sumsOut {
-		return
+	if !n.sumsOut || m.Reply {
+		return // in an audit, a node says what it cannot vouch for
 	}
 	n.sumsOut = false
 	for k, sum := range m.Sums {
