@@ -39,6 +39,10 @@ type Options struct {
 	// Uploads bounds the ranges that are served to peers at once; whoever asks
 	// for more is told that this node is busy. 0 means 64.
 	Uploads int
+	// UploadRate bounds what is sent to all peers together, DownloadRate what is
+	// received from them, OriginRate what is read from all origins together: bytes
+	// a second, each. 0 means no bound.
+	UploadRate, DownloadRate, OriginRate int64
 	// Logger receives what an operator should know. nil means none.
 	Logger *slog.Logger
 	// Registerer receives the metrics. nil means none.

@@ -18,6 +18,7 @@ import (
 	"github.com/peercache/peercache/chunkindex"
 	"github.com/peercache/peercache/cmd/peercache/internal/config"
 	"github.com/peercache/peercache/fetcher"
+	"github.com/peercache/peercache/fetcher/policy"
 	"github.com/peercache/peercache/p2p"
 	"github.com/peercache/peercache/registryproxy"
 )
@@ -143,6 +144,25 @@ func TestErrorsKeepTheirMeaning(t *testing.T) {
 	}
 	if err := refusal(fs.ErrNotExist); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, p2p.ErrBusy) {
 		t.Errorf("absence: %v", err)
+	}
+}
+
+// Labels are the same on every node of a place, and tell places apart.
+func TestLabel(t *testing.T) {
+	a := label("zone", "1")
+	switch {
+	case label("", "") != policy.Label{}:
+		t.Error("a place that nobody named")
+	case a.Zone == 0 || a.Rack == 0 || a != label("zone", "1"):
+		t.Errorf("%+v", a)
+	case label("zone", "") != policy.Label{Zone: a.Zone}:
+		t.Errorf("without a rack: %+v", label("zone", ""))
+	case label("zone", "2").Rack == a.Rack, label("other", "1").Rack == a.Rack, label("other", "1").Zone == a.Zone:
+		t.Error("two places of one label")
+	}
+	// FNV-1a, by its published vectors.
+	if got := label("foobar", "").Zone; got != 0xbf9cf968 {
+		t.Errorf("%x", got)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -104,7 +105,7 @@ func openNode(c *config.Config, log *slog.Logger) (_ *node, err error) {
 
 	n.host, err = p2p.New(filepath.Join(c.Data, "identity"), n.store.Datastore("p2p"), &p2p.Options{
 		Listen:     c.P2PListen,
-		Announce:   c.Announce,
+		Announce:   c.P2PAnnounce,
 		Bootstrap:  c.Bootstrap,
 		MDNS:       c.MDNS,
 		Logger:     component("p2p"),
@@ -133,14 +134,26 @@ func openNode(c *config.Config, log *slog.Logger) (_ *node, err error) {
 	if c.Verify == "member" {
 		core.Verify = policy.VerifyMember
 	}
+	core.Label = label(c.Zone, c.Rack)
+	switch c.Announce {
+	case "blobs":
+		core.Announce = policy.AnnounceBlobs
+	case "chunks":
+		core.Announce = policy.AnnounceChunks
+	}
 	n.fetcher = fetcher.New(
 		storePort{n.store}, peersPort{n.host}, originPort{n.origin},
 		keyring{n.host.Self(), n.host.PrivateKey()}, core,
 		&fetcher.Options{
 			TagLifetime: max(c.TagLifetime, 1), // 0 would be the default
 			MaxStale:    max(c.MaxStale, 1),
-			Logger:      component("fetcher"),
-			Registerer:  metrics,
+
+			UploadRate:   c.LimitUpload,
+			DownloadRate: c.LimitDownload,
+			OriginRate:   c.LimitOrigin,
+
+			Logger:     component("fetcher"),
+			Registerer: metrics,
 		})
 	evicted.Store(n.fetcher)
 
@@ -309,6 +322,24 @@ func origins(c *config.Config) []origin.Config {
 		list = append(list, origin.Config(o))
 	}
 	return list
+}
+
+// label turns the words for where a node is into the numbers that nodes compare.
+// Two words of one number make strangers near, which costs nothing but a hop.
+func label(zone, rack string) policy.Label {
+	number := func(words string) uint32 {
+		h := fnv.New32a()
+		io.WriteString(h, words)
+		return max(1, h.Sum32()) // 0 is unknown
+	}
+	l := policy.Label{}
+	if zone != "" {
+		l.Zone = number(zone)
+		if rack != "" {
+			l.Rack = number(zone + "\x00" + rack)
+		}
+	}
+	return l
 }
 
 // minFree translates "none", which the store wants negative.

@@ -31,13 +31,19 @@ type Config struct {
 	// OpenCluster permits addresses other than loopback in P2PListen: nothing
 	// yet decides who may join.
 	OpenCluster bool
-	// Announce are the multiaddrs that peers are told instead of P2PListen.
-	Announce []string
+	// P2PAnnounce are the multiaddrs that peers are told instead of P2PListen.
+	P2PAnnounce []string
 	// Bootstrap says where other nodes are: multiaddrs, dns:NAME[:PORT],
 	// file:PATH.
 	Bootstrap []string
 	// MDNS looks for nodes on the local network.
 	MDNS bool
+	// Announce is what of a blob is announced on the DHT: "blobs", "groups" (of
+	// chunks of large blobs, too) or "chunks".
+	Announce string
+	// Zone and Rack say where the node is, in words that mean the same on every
+	// node. A rack lies in a zone; empty is unknown.
+	Zone, Rack string
 
 	// Origins are the registries that the operator named.
 	Origins []Origin
@@ -48,6 +54,10 @@ type Config struct {
 	DefaultOrigin string
 	// OriginFirstByte and OriginBetweenBytes bound an origin's silence.
 	OriginFirstByte, OriginBetweenBytes time.Duration
+
+	// LimitUpload and LimitDownload bound what is sent to and received from peers,
+	// LimitOrigin what is read from origins: bytes a second, 0 for no bound.
+	LimitUpload, LimitDownload, LimitOrigin int64
 
 	// MaxSize is the store's budget in bytes; 0 is the smaller of 50 GiB and a
 	// fifth of the file system.
@@ -60,6 +70,9 @@ type Config struct {
 	// TagLifetime is how long the answer to what a tag means is used. MaxStale
 	// is how old it may grow while the origin cannot be asked.
 	TagLifetime, MaxStale time.Duration
+	// TagsFromPeers says when peers' answers to what a tag means are used:
+	// "always", "origin-down" or "never".
+	TagsFromPeers string
 
 	// LogLevel and LogFormat ("text" or "json") are for the log on stderr.
 	LogLevel  slog.Level
@@ -94,6 +107,7 @@ func Default(env func(string) string) Config {
 		Admin:              "127.0.0.1:5052",
 		Data:               defaultData(env),
 		P2PListen:          []string{"/ip4/127.0.0.1/tcp/5051"},
+		Announce:           "groups",
 		DefaultOrigin:      "docker.io",
 		OriginFirstByte:    15 * time.Second,
 		OriginBetweenBytes: 5 * time.Second,
@@ -101,6 +115,7 @@ func Default(env func(string) string) Config {
 		Verify:             "strict",
 		TagLifetime:        time.Minute,
 		MaxStale:           7 * 24 * time.Hour,
+		TagsFromPeers:      "always",
 		LogLevel:           slog.LevelInfo,
 		LogFormat:          "text",
 		from:               map[string]string{},

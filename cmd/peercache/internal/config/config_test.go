@@ -136,6 +136,13 @@ func TestFileIsStrict(t *testing.T) {
 		{"- listen\n", ":1: the file must hold keys and values"},
 		{"listen: a:1\n---\nadmin: a:2\n", "more than one YAML document"},
 		{"origins:\n  named:\n    a.test: {url: http://a.test, plain_http: maybe}\n", `plain_http: "maybe" is neither true nor false`},
+		{"announce: [blobs, chunks]\n", ":1: announce must be a single value"},
+		{"announce: everything\n", `:1: announce: "everything" is none of blobs, groups, chunks`},
+		{"\nrack: r1\n", ":2: rack: a rack lies in a zone"},
+		{"limits:\n  upload: 50MiB\n  donwload: 1\n", `:3: unknown key "limits.donwload"`},
+		{"limits:\n  origin: 5 apples\n", `:2: limits.origin: "5 apples" is not a rate`},
+		{"limits:\n  origin: 1kbit\n", ":2: limits.origin: must be at least 1mbit"},
+		{"tags:\n  from-peers: never\n", `:2: unknown key "tags.from-peers"; perhaps "tags.from_peers" is meant`},
 		{"listen: 127.0.0.1:x\n", `:1: listen: "127.0.0.1:x": port "x" is not a number`},
 	} {
 		if _, err := load(t, test.file, nil); err == nil || !strings.Contains(err.Error(), test.want) {
@@ -169,8 +176,26 @@ func TestValidation(t *testing.T) {
 		{"p2p-listen", "/ip4/127.0.0.1/udp/5051/quic-v1", "is not of the form"},
 		{"p2p-listen", "/dns4/localhost/tcp/5051", "is not of the form"},
 		{"p2p-listen", "127.0.0.1:5051", "is not a multiaddr"},
-		{"announce", "/dns4/node.test/tcp/5051", ""},
-		{"announce", "/ip4/1.2.3.4", "is not of the form"},
+		{"p2p-announce", "/dns4/node.test/tcp/5051", ""},
+		{"p2p-announce", "/ip4/1.2.3.4", "is not of the form"},
+		{"announce", "blobs", ""},
+		{"announce", "groups", ""},
+		{"announce", "chunks", ""},
+		{"announce", "/ip4/1.2.3.4/tcp/5051", "is none of blobs, groups, chunks"},
+		{"zone", "eu-west-1a", ""},
+		{"rack", "r12", "a rack lies in a zone"},
+		{"rack", " ", ""},
+		{"limit-upload", "50MiB", ""},
+		{"limit-upload", "", ""},
+		{"limit-upload", "0", ""},
+		{"limit-upload", "fast", "is not a rate"},
+		{"limit-download", "400mbit", ""},
+		{"limit-download", "1mbit", ""},
+		{"limit-download", "1kbit", "at least 1mbit"},
+		{"limit-origin", "1gbit", ""},
+		{"limit-origin", "-1mbit", "is not a rate"},
+		{"tags-from-peers", "origin-down", ""},
+		{"tags-from-peers", "sometimes", "is none of always, origin-down, never"},
 		{"bootstrap", "/ip4/10.0.0.1/tcp/5051/p2p/12D3KooWLo964DbdK4pGJmBqgpfWVahnjUv6M4YUkF3wLfWL5GTj", ""},
 		{"bootstrap", "/ip4/10.0.0.1/tcp/5051", ""},
 		{"bootstrap", "/dns/node.test/tcp/5051", ""},
@@ -265,5 +290,46 @@ func TestSizes(t *testing.T) {
 		if got := FormatSize(n); got != want {
 			t.Errorf("FormatSize(%d) = %q, want %q", n, got, want)
 		}
+	}
+}
+
+func TestRates(t *testing.T) {
+	for s, want := range map[string]int64{
+		"": 0, " ": 0, "0": 0, "50MiB": 50 << 20, "50MiB/s": 50 << 20, "400mbit": 50e6, "400 Mbit/s": 50e6, "1gbit": 125e6,
+		"2.5Gbit": 312_500_000, "800kbit": 100e3, "1000000bit": 125e3, "125000": 125e3, "1.5 MB": 1.5e6,
+	} {
+		if got, err := ParseRate(s); err != nil || got != want {
+			t.Errorf("ParseRate(%q) = %d, %v; want %d", s, got, err, want)
+		}
+	}
+	for _, s := range []string{"mbit", "-1mbit", "NaNmbit", "Infgbit", "1e300gbit", "1mbits", "/s", "1 mbit/h", "x"} {
+		if got, err := ParseRate(s); err == nil {
+			t.Errorf("ParseRate(%q) = %d", s, got)
+		}
+	}
+}
+
+// The settings of the swarm, by each of their three names.
+func TestSwarmSettings(t *testing.T) {
+	const file = "announce: blobs\nzone: file\nrack: \"7\"\np2p:\n  announce: [/ip4/10.0.0.1/tcp/1]\n" +
+		"limits: {upload: 1MiB, download: 8mbit, origin: 2MB}\ntags:\n  from_peers: never\n"
+	c, err := load(t, file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Announce != "blobs" || c.Zone != "file" || c.Rack != "7" || len(c.P2PAnnounce) != 1 || c.TagsFromPeers != "never" ||
+		c.LimitUpload != 1<<20 || c.LimitDownload != 1e6 || c.LimitOrigin != 2e6 {
+		t.Errorf("file: %+v", c)
+	}
+	c, err = load(t, file, map[string]string{
+		"PEERCACHE_ANNOUNCE": "chunks", "PEERCACHE_ZONE": " env ", "PEERCACHE_RACK": "8", "PEERCACHE_LIMIT_UPLOAD": "2MiB",
+		"PEERCACHE_P2P_ANNOUNCE": "/ip4/10.0.0.2/tcp/1,/ip4/10.0.0.3/tcp/1", "PEERCACHE_TAGS_FROM_PEERS": "origin-down",
+	}, "--limit-download", "0", "--rack", "9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Announce != "chunks" || c.Zone != "env" || c.Rack != "9" || len(c.P2PAnnounce) != 2 || c.TagsFromPeers != "origin-down" ||
+		c.LimitUpload != 2<<20 || c.LimitDownload != 0 || c.LimitOrigin != 2e6 {
+		t.Errorf("environment and flags: %+v", c)
 	}
 }

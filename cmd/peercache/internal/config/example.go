@@ -11,12 +11,19 @@ max_size: 50GiB               # default: at most 20% of the file system, too
 min_free: 20%
 verify: strict                # or member: trust what a member signed
 pprof: false
+zone: ""                      # where the node is, in words that mean the same on every node
+rack: ""                      # within the zone
+announce: groups              # on the DHT: blobs, groups of chunks too, or chunks too
 p2p:
   listen: [/ip4/127.0.0.1/tcp/5051]
   open_cluster: false         # other than loopback needs true: anybody may join
   announce: []
   bootstrap: []               # multiaddrs, dns:NAME[:PORT], file:PATH
   mdns: false
+limits:                       # a second, such as 50MiB or 400mbit; 0 is no limit
+  upload: 0                   # to peers
+  download: 0                 # from peers
+  origin: 0
 origins:
   default: docker.io          # for requests that name none
   allow: []                   # private registries: HOST[:PORT] or *.DOMAIN
@@ -32,6 +39,7 @@ origins:
 tags:
   lifetime: 1m
   max_stale: 168h
+  from_peers: always          # peers' answers; or origin-down, never
 log:
   level: info
   format: text

@@ -48,6 +48,8 @@ func oneOf(words ...string) func(string) (string, error) {
 	}
 }
 
+func trimmed(s string) (string, error) { return strings.TrimSpace(s), nil }
+
 func parseLevel(s string) (l slog.Level, err error) {
 	if err := l.UnmarshalText([]byte(s)); err != nil {
 		return 0, fmt.Errorf("%q is none of debug, info, warn, error", s)
@@ -90,12 +92,30 @@ func settings() []*setting {
 		list(func(c *Config) *[]string { return &c.P2PListen })).list = true
 	add("open-cluster", "p2p.open_cluster", "", "permit --p2p-listen on other addresses than loopback: whoever reaches it joins")(
 		parsed(func(c *Config) *bool { return &c.OpenCluster }, parseBool))
-	add("announce", "p2p.announce", "MULTIADDR", "address that peers are told instead of those of --p2p-listen; may be repeated")(
-		list(func(c *Config) *[]string { return &c.Announce })).list = true
+	add("p2p-announce", "p2p.announce", "MULTIADDR", "address that peers are told instead of those of --p2p-listen; may be repeated")(
+		list(func(c *Config) *[]string { return &c.P2PAnnounce })).list = true
 	add("bootstrap", "p2p.bootstrap", "ADDRESS", "where other nodes are: a multiaddr, dns:NAME[:PORT] or file:PATH; may be repeated")(
 		list(func(c *Config) *[]string { return &c.Bootstrap })).list = true
 	add("mdns", "p2p.mdns", "", "find nodes on the local network by multicast DNS")(
 		parsed(func(c *Config) *bool { return &c.MDNS }, parseBool))
+	add("announce", "announce", "blobs|groups|chunks", "what is announced on the DHT: whole blobs, groups of chunks of large ones too, or each chunk too")(
+		parsed(func(c *Config) *string { return &c.Announce }, oneOf("blobs", "groups", "chunks")))
+	add("zone", "zone", "NAME", "where this node is, in words that mean the same on every node: nodes of a zone prefer one another")(
+		parsed(func(c *Config) *string { return &c.Zone }, trimmed))
+	add("rack", "rack", "NAME", "the rack within --zone: nodes of a rack prefer one another still more")(
+		parsed(func(c *Config) *string { return &c.Rack }, trimmed))
+
+	for _, limit := range []struct {
+		name, help string
+		field      func(*Config) *int64
+	}{
+		{"upload", "most bytes a second to peers, such as 50MiB or 400mbit; 0 is no limit", func(c *Config) *int64 { return &c.LimitUpload }},
+		{"download", "most bytes a second from peers", func(c *Config) *int64 { return &c.LimitDownload }},
+		{"origin", "most bytes a second from origins", func(c *Config) *int64 { return &c.LimitOrigin }},
+	} {
+		add("limit-"+limit.name, "limits."+limit.name, "RATE", limit.help)(
+			parsed(func(c *Config) *rate { return (*rate)(limit.field(c)) }, parseRateValue))
+	}
 
 	add("origin", "origins.named", "NAME=URL", "a registry: how clients name it, and where it is; may be repeated")(
 		setOrigins, func(*Config) string { return "" }).list = true
@@ -121,6 +141,8 @@ func settings() []*setting {
 		parsed(func(c *Config) *duration { return (*duration)(&c.TagLifetime) }, parseDurationValue))
 	add("max-stale", "tags.max_stale", "DURATION", "how old such an answer may be while the origin cannot be asked")(
 		parsed(func(c *Config) *duration { return (*duration)(&c.MaxStale) }, parseDurationValue))
+	add("tags-from-peers", "tags.from_peers", "WHEN", "when peers' answers to what a tag means are used: always, origin-down or never")(
+		parsed(func(c *Config) *string { return &c.TagsFromPeers }, oneOf("always", "origin-down", "never")))
 
 	add("log-level", "log.level", "LEVEL", "debug, info, warn or error")(
 		func(c *Config, v []string) (err error) { c.LogLevel, err = parseLevel(v[0]); return err },

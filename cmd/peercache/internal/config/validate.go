@@ -41,12 +41,20 @@ func (c *Config) validate() error {
 	for _, a := range c.P2PListen {
 		check("p2p-listen", c.peerListen(a))
 	}
-	for _, a := range c.Announce {
+	for _, a := range c.P2PAnnounce {
 		_, err := tcpMultiaddr(a, true)
-		check("announce", err)
+		check("p2p-announce", err)
 	}
 	for _, b := range c.Bootstrap {
 		check("bootstrap", bootstrap(b))
+	}
+	if c.Rack != "" && c.Zone == "" {
+		check("rack", errors.New("a rack lies in a zone: name that too, with --zone"))
+	}
+	for flag, n := range map[string]int64{"limit-upload": c.LimitUpload, "limit-download": c.LimitDownload, "limit-origin": c.LimitOrigin} {
+		if n > 0 && n < minRate {
+			check(flag, errors.New("must be at least 1mbit (125kB a second), or 0 for no limit"))
+		}
 	}
 
 	seen := map[string]bool{}
@@ -86,6 +94,10 @@ func (c *Config) validate() error {
 	}
 	return errors.Join(errs...)
 }
+
+// minRate is the lowest limit, in bytes a second: with less, transfers would look
+// as if they stood still.
+const minRate = 125_000
 
 // HostPort checks that s is HOST:PORT, the port a number.
 func HostPort(s string) error {

@@ -34,6 +34,42 @@ func ParseSize(s string) (int64, error) {
 	return 0, fmt.Errorf("%q is not a size, such as 50GiB or 800MB", s)
 }
 
+// bitUnits are those that rates of networks are given in, as tc(8) has them.
+var bitUnits = []struct {
+	suffix string
+	bits   float64
+}{
+	{"kbit", 1e3}, {"mbit", 1e6}, {"gbit", 1e9}, {"bit", 1},
+}
+
+// ParseRate reads a number of bytes a second: "50MiB", "50MiB/s", or in bits:
+// "400mbit". An empty rate is 0.
+func ParseRate(s string) (int64, error) {
+	fail := func() (int64, error) {
+		return 0, fmt.Errorf("%q is not a rate, such as 50MiB or 400mbit", s)
+	}
+	amount := strings.TrimSuffix(strings.TrimSpace(s), "/s")
+	if strings.TrimSpace(s) == "" {
+		return 0, nil
+	}
+	for _, u := range bitUnits {
+		number, ok := strings.CutSuffix(strings.ToLower(amount), u.suffix)
+		if !ok {
+			continue
+		}
+		v, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+		if err != nil || math.IsNaN(v) || v < 0 || v*u.bits/8 >= math.MaxInt64 {
+			return fail()
+		}
+		return int64(v * u.bits / 8), nil
+	}
+	n, err := ParseSize(amount)
+	if err != nil {
+		return fail()
+	}
+	return n, nil
+}
+
 // FormatSize writes a number of bytes for people, in binary units.
 func FormatSize(n int64) string {
 	if n < 1<<10 {
@@ -89,4 +125,19 @@ func (d duration) String() string {
 func parseDurationValue(s string) (duration, error) {
 	d, err := parseDuration(s)
 	return duration(d), err
+}
+
+// rate is bytes a second; none prints as nothing.
+type rate int64
+
+func (r rate) String() string {
+	if r == 0 {
+		return ""
+	}
+	return FormatSize(int64(r)) + "/s"
+}
+
+func parseRateValue(s string) (rate, error) {
+	n, err := ParseRate(s)
+	return rate(n), err
 }
