@@ -31,6 +31,8 @@ type blob struct {
 	// disk does what changes the store, in the core's order.
 	disk serial
 	hash hasher
+	// traffic counts the blob's bytes while it is open.
+	traffic traffic
 
 	open    bool                  // loop
 	sources map[sourceKey]*source // loop

@@ -125,6 +125,7 @@ type Fetcher struct {
 
 	uploads     chan struct{} // a token for each range being served
 	readerCount atomic.Int64
+	live        live
 }
 
 var _ Service = (*Fetcher)(nil)

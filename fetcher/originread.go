@@ -63,9 +63,13 @@ func (f *Fetcher) originRead(ctx context.Context, e *policy.Effect, src sourceKe
 }
 
 func (f *Fetcher) originMeter(e *policy.Effect) *meter {
-	return &meter{from: fromOrigin, count: f.count, report: func(n int64) {
+	m := &meter{from: fromOrigin, count: f.count, report: func(n int64) {
 		f.post(policy.Event{Kind: policy.EvOriginProgress, Blob: e.Blob, ID: e.ID, N: n})
 	}}
+	if b := f.lookUp(e.Blob); b != nil {
+		m.tally = func(n int64) { b.traffic.add(fromOrigin, n) }
+	}
+	return m
 }
 
 func (f *Fetcher) originSmall(ctx context.Context, e *policy.Effect, src sourceKey) (err error) {

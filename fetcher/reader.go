@@ -247,7 +247,11 @@ func (s *sharedSupply) count(pos, n int64) {
 		i := l.At(pos)
 		off, length := l.Chunk(i)
 		part := min(n, off+length-pos)
-		s.f.count.served(b.found(i, s.r.mark), part)
+		found := b.found(i, s.r.mark)
+		s.f.count.served(found, part)
+		if found == fromStore {
+			b.traffic.add(fromStore, part)
+		}
 		pos, n = pos+part, n-part
 	}
 }

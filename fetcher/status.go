@@ -37,12 +37,9 @@ type Status struct {
 
 // Status returns a snapshot, its blobs in the order of their digests.
 func (f *Fetcher) Status() Status {
-	sources := func(c *[fromOrigin + 1]atomic.Int64) Sources {
-		return Sources{c[fromStore].Load(), c[fromPeer].Load(), c[fromOrigin].Load()}
-	}
 	s := Status{
-		Received: sources(&f.count.receivedBytes), Wasted: sources(&f.count.wastedBytes),
-		Served: sources(&f.count.servedBytes), Stale: f.count.stale.Load(),
+		Received: sourcesOf(&f.count.receivedBytes), Wasted: sourcesOf(&f.count.wastedBytes),
+		Served: sourcesOf(&f.count.servedBytes), Stale: f.count.stale.Load(),
 		Readers: int(f.readerCount.Load()), Blobs: []BlobStatus{},
 	}
 	f.mu.RLock()
@@ -52,6 +49,10 @@ func (f *Fetcher) Status() Status {
 	}
 	slices.SortFunc(s.Blobs, func(a, b BlobStatus) int { return strings.Compare(a.Digest.String(), b.Digest.String()) })
 	return s
+}
+
+func sourcesOf(c *[fromOrigin + 1]atomic.Int64) Sources {
+	return Sources{c[fromStore].Load(), c[fromPeer].Load(), c[fromOrigin].Load()}
 }
 
 func (b *blob) status() BlobStatus {

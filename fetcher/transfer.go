@@ -35,6 +35,7 @@ type meter struct {
 	unsaid int64
 	from   from
 	count  *metrics
+	tally  func(int64) // counts for the blob and the peer, nil for nobody
 	alive  func()      // called for each read that brings bytes
 	report func(int64) // called for each progressBytes
 }
@@ -45,6 +46,9 @@ func (m *meter) Read(p []byte) (int, error) {
 		m.total += int64(n)
 		m.unsaid += int64(n)
 		m.count.received(m.from, int64(n))
+		if m.tally != nil {
+			m.tally(int64(n))
+		}
 		if m.alive != nil {
 			m.alive()
 		}
@@ -127,6 +131,9 @@ func (f *Fetcher) receive(ctx context.Context, e *policy.Effect, ev *policy.Even
 	m := &meter{from: fromPeer, count: f.count, report: func(n int64) {
 		f.post(policy.Event{Kind: policy.EvTransferProgress, Blob: e.Blob, ID: e.ID, N: n})
 	}}
+	if b := f.lookUp(e.Blob); b != nil {
+		m.tally = b.traffic.peer(e.Peer, f.now())
+	}
 	defer func() {
 		if err == nil {
 			return
