@@ -225,7 +225,7 @@ func (n *node) run(ctx context.Context, up func() error) error {
 	}
 	serve("proxy", n.proxy, n.proxyListener)
 	serve("admin", n.adminServer, n.adminListener)
-	n.admin.SetReady(n.status)
+	n.admin.SetReady(n.status, n.live)
 
 	g.Go(func() error {
 		err := up()
@@ -299,6 +299,7 @@ func (n *node) status() admin.Status {
 		Received: admin.Received{Peer: f.Received.Peer, Origin: f.Received.Origin},
 		Served:   admin.Served(f.Served),
 		Origins:  []admin.Origin{},
+		Active:   []admin.ActiveBlob{},
 		Version:  readBuildInfo().Version, UptimeSeconds: time.Since(n.started).Seconds(),
 	}
 	for _, p := range n.host.Peers() {
@@ -313,7 +314,58 @@ func (n *node) status() admin.Status {
 			LastError: h.LastError, CooldownSeconds: h.Cooldown.Seconds(),
 		})
 	}
+	if l, err := n.fetcher.Live(); err == nil {
+		s.Active = activeBlobs(l.Blobs)
+	} else {
+		n.log.Debug("status without active blobs", "err", err)
+	}
 	return s
+}
+
+// live gathers what is under way.
+func (n *node) live() (admin.Live, error) {
+	l, err := n.fetcher.Live()
+	if err != nil {
+		return admin.Live{}, err
+	}
+	return admin.Live{
+		ID: n.host.PeerID(), Version: readBuildInfo().Version, UptimeSeconds: time.Since(n.started).Seconds(),
+		AtSeconds: l.At.Seconds(), Peers: len(n.host.Peers()), Readers: l.Readers,
+		Received: admin.Received{Peer: l.Received.Peer, Origin: l.Received.Origin},
+		Served:   admin.Served(l.Served), Blobs: activeBlobs(l.Blobs),
+	}, nil
+}
+
+// activeBlobs puts what the core is at work on into the words of people.
+func activeBlobs(blobs []fetcher.LiveBlob) []admin.ActiveBlob {
+	cells := [...]admin.Cell{
+		policy.Missing: admin.CellMissing, policy.FromPeer: admin.CellFromPeer,
+		policy.FromOrigin: admin.CellFromOrigin, policy.Here: admin.CellHere,
+	}
+	active := make([]admin.ActiveBlob, 0, len(blobs))
+	for _, b := range blobs {
+		a := admin.ActiveBlob{
+			Digest: b.Blob.String(), Size: b.Size, Have: b.Have, Chunks: len(b.Chunks), Wanted: b.Wanted, Proven: b.Proven,
+			Readers: b.Readers, Transfers: b.Transfers, OriginReads: b.Reads,
+			Bytes: admin.Served(b.Bytes), Neighbours: make([]admin.Neighbour, 0, len(b.Neighbours)),
+			Cells: admin.Cells(len(b.Chunks), admin.MaxCells, func(i int) admin.Cell {
+				if c := cells[b.Chunks[i]]; c != admin.CellHere || !b.Proven {
+					return c
+				}
+				return admin.CellProven
+			}),
+		}
+		if !b.Coordinator.IsZero() {
+			a.Coordinator = p2p.PeerID(b.Coordinator).String()
+		}
+		for _, p := range b.Neighbours {
+			a.Neighbours = append(a.Neighbours, admin.Neighbour{
+				ID: p2p.PeerID(p.Peer).String(), Chunks: p.Chunks, Transfers: p.Transfers, Bytes: b.ByPeer[p.Peer],
+			})
+		}
+		active = append(active, a)
+	}
+	return active
 }
 
 func origins(c *config.Config) []origin.Config {

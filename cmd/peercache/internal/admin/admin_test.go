@@ -16,11 +16,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+var quiet = slog.New(slog.DiscardHandler)
+
 func serve(t *testing.T, profiles bool) (*Handler, string) {
 	t.Helper()
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(prometheus.NewCounter(prometheus.CounterOpts{Name: "peercache_test_total", Help: "test"}))
-	h := NewHandler(metrics, slog.New(slog.DiscardHandler), profiles)
+	h := NewHandler(metrics, quiet, profiles)
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
 	return h, strings.TrimPrefix(s.URL, "http://")
@@ -50,6 +52,10 @@ var example = Status{
 	Served:   Served{Store: 5 << 20, Peer: 6 << 20, Origin: 7 << 20},
 	Origins:  []Origin{{Origin: "docker.io", Endpoint: "https://registry-1.docker.io", State: "open", LastError: "timeout"}},
 	Version:  "v1", UptimeSeconds: 3.5,
+	Active: []ActiveBlob{
+		{Digest: "sha256:0123456789abcdef0123", Size: 4 << 20, Have: 1 << 20, Wanted: true, Bytes: Served{Peer: 1 << 20}, Neighbours: []Neighbour{{ID: "12D3KooWb"}}},
+		{Digest: "sha256:aaaa", Size: -1, Wanted: true},
+	},
 }
 
 // A node is alive from the start, and ready while it serves.
@@ -70,7 +76,7 @@ func TestLife(t *testing.T) {
 		if _, _, err := Fetch(t.Context(), addr); err == nil || !strings.Contains(err.Error(), when) {
 			t.Errorf("%s: Fetch: %v", when, err)
 		}
-		h.SetReady(func() Status { return example })
+		h.SetReady(func() Status { return example }, func() (Live, error) { return exampleLive(), nil })
 		check("up", "/readyz", http.StatusOK)
 		check("up", "/status", http.StatusOK)
 	}
@@ -89,7 +95,7 @@ func TestLife(t *testing.T) {
 
 func TestFetch(t *testing.T) {
 	h, addr := serve(t, false)
-	h.SetReady(func() Status { return example })
+	h.SetReady(func() Status { return example }, func() (Live, error) { return exampleLive(), nil })
 	s, raw, err := Fetch(t.Context(), addr)
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +110,7 @@ func TestFetch(t *testing.T) {
 	}
 	for _, path := range []string{
 		"id", "addresses", "peers", "blobs.complete", "blobs.partial", "store.bytes", "store.max_bytes", "store.free_bytes",
-		"received.peer", "received.origin", "served.store", "served.peer", "served.origin", "origins", "version", "uptime_seconds",
+		"received.peer", "received.origin", "served.store", "served.peer", "served.origin", "origins", "active", "version", "uptime_seconds",
 	} {
 		at := any(m)
 		for key := range strings.SplitSeq(path, ".") {
@@ -146,6 +152,10 @@ peers      1
 
 PEER       ADDRESS                 CONNECTED  LATENCY
 12D3KooWb  /ip4/10.0.0.2/tcp/5051  1m1s       1.2ms
+
+BLOB                 SIZE      HERE  FROM STORE  FROM PEERS  FROM ORIGIN  NEIGHBOURS
+sha256:0123456789ab  4.00 MiB  25%   0 B         1.00 MiB    0 B          1
+sha256:aaaa          -         -     0 B         0 B         0 B          0
 
 ORIGIN     ENDPOINT                      STATE  LAST ERROR
 docker.io  https://registry-1.docker.io  open   timeout

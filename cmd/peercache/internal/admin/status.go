@@ -37,6 +37,9 @@ type Status struct {
 	// Served counts body bytes to clients by where their request found them.
 	Served  Served   `json:"served"`
 	Origins []Origin `json:"origins"`
+	// Active are the blobs that are being read, fetched or coordinated: see
+	// [Live].
+	Active []ActiveBlob `json:"active"`
 
 	Version       string  `json:"version"`
 	UptimeSeconds float64 `json:"uptime_seconds"`
@@ -103,29 +106,52 @@ func Fetch(ctx context.Context, addr string) (status Status, raw []byte, err err
 	if err != nil {
 		return Status{}, nil, err
 	}
-	// No proxy, no reuse: one question to one address.
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext}
-	resp, err := (&http.Client{Transport: transport}).Do(req)
+	resp, err := ask(req, addr)
 	if err != nil {
-		if op := (*net.OpError)(nil); errors.As(err, &op) {
-			err = op
-		}
-		return Status{}, nil, fmt.Errorf("no node answers at %s: %w", addr, err)
+		return Status{}, nil, err
 	}
 	defer resp.Body.Close()
-	raw, err = io.ReadAll(io.LimitReader(resp.Body, maxStatus))
-	switch {
-	case err != nil:
+	if raw, err = io.ReadAll(io.LimitReader(resp.Body, maxStatus)); err != nil {
 		return Status{}, nil, fmt.Errorf("status of %s: %w", addr, err)
-	case resp.StatusCode == http.StatusServiceUnavailable:
-		return Status{}, nil, fmt.Errorf("the node at %s is not serving: %s", addr, strings.TrimSpace(string(raw)))
-	case resp.StatusCode != http.StatusOK:
-		return Status{}, nil, fmt.Errorf("%s is not the admin address of a Peercache node: GET /status gives %s", addr, resp.Status)
 	}
 	if err := json.Unmarshal(raw, &status); err != nil || status.ID == "" {
 		return Status{}, nil, fmt.Errorf("%s is not the admin address of a Peercache node: GET /status gives no status", addr)
 	}
 	return status, raw, nil
+}
+
+// ErrNotServing says that a node is there and starts or stops.
+var ErrNotServing = errors.New("is not serving")
+
+// ask does a request to the node at addr. Its error says what the matter is where
+// the answer is not 200.
+func ask(req *http.Request, addr string) (*http.Response, error) {
+	// No proxy, no reuse: one question to one address.
+	transport := &http.Transport{
+		DisableKeepAlives:     true,
+		DialContext:           (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		ResponseHeaderTimeout: 15 * time.Second,
+	}
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		if op := (*net.OpError)(nil); errors.As(err, &op) {
+			err = op
+		}
+		return nil, fmt.Errorf("no node answers at %s: %w", addr, err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
+	why := printable(strings.TrimSpace(string(body)))
+	switch resp.StatusCode {
+	case http.StatusServiceUnavailable:
+		return nil, fmt.Errorf("the node at %s %w: %s", addr, ErrNotServing, why)
+	case http.StatusTooManyRequests:
+		return nil, fmt.Errorf("the node at %s refuses: %s", addr, why)
+	}
+	return nil, fmt.Errorf("%s is not the admin address of a Peercache node: GET %s gives %s", addr, req.URL.Path, resp.Status)
 }
 
 // Render writes the status for people.
@@ -160,6 +186,13 @@ func (s Status) Render(w io.Writer) error {
 			}
 			fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", p.ID, strings.Join(p.Addresses, " "),
 				time.Duration(p.ConnectedSeconds*float64(time.Second)).Round(time.Second), latency)
+		}
+	}
+	if len(s.Active) > 0 {
+		fmt.Fprintln(t, "\nBLOB\tSIZE\tHERE\tFROM STORE\tFROM PEERS\tFROM ORIGIN\tNEIGHBOURS")
+		for _, b := range s.Active {
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\n", shortDigest(b.Digest), b.sizeText(), b.progressText(),
+				size(b.Bytes.Store), size(b.Bytes.Peer), size(b.Bytes.Origin), len(b.Neighbours))
 		}
 	}
 	if len(s.Origins) > 0 {
