@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 // repository "stuff", and these commands:
 //
 //	waitfor GLOB            waits until a file matches
+//	printed FILE REGEXP     waits until what is in a file matches
 //	addresses FILE PREFIX   waits for a node's --address-file, and sets
 //	                        $PREFIX_PROXY, $PREFIX_ADMIN and $PREFIX_PEER
 //	peers ADMIN N           waits until a node has N peers
@@ -74,6 +75,14 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("usage: waitfor GLOB")
 				}
 				waitFor(ts, args[0])
+			},
+			"printed": func(ts *testscript.TestScript, neg bool, args []string) {
+				if neg || len(args) != 2 {
+					ts.Fatalf("usage: printed FILE REGEXP")
+				}
+				want := regexp.MustCompile("(?m)" + args[1])
+				waitFor(ts, args[0])
+				eventually(ts, args[1]+" in "+args[0], func() bool { return want.MatchString(ts.ReadFile(args[0])) })
 			},
 			"addresses": func(ts *testscript.TestScript, neg bool, args []string) {
 				if neg || len(args) != 2 {

@@ -32,9 +32,11 @@ import (
 
 const (
 	// drainTime is how long responses in flight may take once the node stops,
-	// stopTime how long the stop may take as a whole.
-	drainTime = 5 * time.Second
-	stopTime  = 10 * time.Second
+	// adminDrainTime those of the admin server, stopTime how long the stop may take
+	// as a whole.
+	drainTime      = 5 * time.Second
+	adminDrainTime = time.Second
+	stopTime       = 10 * time.Second
 )
 
 // node is all of a node, wired:
@@ -243,7 +245,12 @@ func (n *node) run(ctx context.Context, up func() error) error {
 			n.proxy.Close()
 		}
 		stopFetcher()
-		n.adminServer.Close()
+		// Whoever watches has been told that the node stops, and hears it.
+		short, cancel := context.WithTimeout(drain, adminDrainTime)
+		defer cancel()
+		if n.adminServer.Shutdown(short) != nil {
+			n.adminServer.Close()
+		}
 		return err
 	})
 	return g.Wait()
