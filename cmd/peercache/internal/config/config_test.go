@@ -139,7 +139,7 @@ func TestFileIsStrict(t *testing.T) {
 		{"announce: [blobs, chunks]\n", ":1: announce must be a single value"},
 		{"announce: everything\n", `:1: announce: "everything" is none of blobs, groups, chunks`},
 		{"\nrack: r1\n", ":2: rack: a rack lies in a zone"},
-		{"limits:\n  upload: 50MiB\n  donwload: 1\n", `:3: unknown key "limits.donwload"`},
+		{"limits:\n  upload: 50MiB\n  downloads: 1\n", `:3: unknown key "limits.downloads"`},
 		{"limits:\n  origin: 5 apples\n", `:2: limits.origin: "5 apples" is not a rate`},
 		{"limits:\n  origin: 1kbit\n", ":2: limits.origin: must be at least 1mbit"},
 		{"tags:\n  from-peers: never\n", `:2: unknown key "tags.from-peers"; perhaps "tags.from_peers" is meant`},
