@@ -389,7 +389,7 @@ func label(zone, rack string) policy.Label {
 	number := func(words string) uint32 {
 		h := fnv.New32a()
 		_, _ = io.WriteString(h, words) // a hash takes everything
-		return max(1, h.Sum32()) // 0 is unknown
+		return max(1, h.Sum32())        // 0 is unknown
 	}
 	l := policy.Label{}
 	if zone != "" {

@@ -9,11 +9,13 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"reflect"
 	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -166,6 +168,31 @@ func TestSlowWatcher(t *testing.T) {
 	h.SetUnready("stopping")
 	s.CloseClientConnections()
 	free(t, h)
+}
+
+// stuck is a connection that takes nothing until its deadline.
+type stuck struct {
+	http.ResponseWriter
+	deadline time.Time
+}
+
+func (s *stuck) SetWriteDeadline(t time.Time) error { s.deadline = t; return nil }
+func (s *stuck) Write([]byte) (int, error) {
+	time.Sleep(time.Until(s.deadline))
+	return 0, os.ErrDeadlineExceeded
+}
+
+// A watcher that takes nothing at all is let go of.
+func TestStuckWatcher(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := NewHandler(prometheus.NewRegistry(), quiet, false)
+		ready(h)
+		start := time.Now()
+		h.ServeHTTP(&stuck{ResponseWriter: httptest.NewRecorder()}, httptest.NewRequest("GET", "/watch", nil))
+		if took := time.Since(start); took != watchWrite || len(h.watchers) != 0 {
+			t.Errorf("it ended after %s, and %d watch", took, len(h.watchers))
+		}
+	})
 }
 
 func TestWatch(t *testing.T) {
