@@ -25,7 +25,7 @@ func (r *Rig) Curl(ctx context.Context, url string) (f Fetched, err error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := r.begin(cmd); err != nil {
+	if err := r.begin(nil, cmd); err != nil {
 		return f, err
 	}
 	if err := cmd.Wait(); err != nil {

@@ -26,6 +26,8 @@ type Node struct {
 	Proxy     string   `json:"proxy"`
 	Admin     string   `json:"admin"`
 	Addresses []string `json:"addresses"`
+
+	client *http.Client
 }
 
 // NodeOptions are what a node may be told.
@@ -34,6 +36,10 @@ type NodeOptions struct {
 	Origin string // URL of the origin; "" for one that nobody listens at
 	Peers  []*Node
 	Args   []string // of serve, further ones
+	// Host is where the node runs, with peers on its address and the proxy on
+	// loopback; nil: beside this process, all on loopback.
+	Host *Host
+	Env  []string // NAME=value, further ones
 }
 
 // StartNode starts a node and waits until it serves and is connected to its
@@ -44,20 +50,27 @@ func (r *Rig) StartNode(ctx context.Context, name string, o NodeOptions) (*Node,
 		o.Origin = "http://127.0.0.1:1"
 	}
 	args := []string{
-		"serve", "--data", o.Data, "--address-file", ready,
-		"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--p2p-listen", "/ip4/127.0.0.1/tcp/0",
+		"serve", "--data", o.Data, "--address-file", ready, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0",
 		"--origin", OriginName + "=" + o.Origin, "--max-size", "64GiB", "--min-free", "1%", "--pprof",
+	}
+	client := http.DefaultClient
+	var ns *Namespace
+	if o.Host != nil {
+		ns, client = o.Host.Namespace, o.Host.Client()
+		args = append(args, "--p2p-listen", "/ip4/"+o.Host.IP+"/tcp/5051", "--open-cluster")
+	} else {
+		args = append(args, "--p2p-listen", "/ip4/127.0.0.1/tcp/0")
 	}
 	for _, p := range o.Peers {
 		for _, a := range p.Addresses {
 			args = append(args, "--bootstrap", a)
 		}
 	}
-	p, err := r.Start(name, r.binary, append(args, o.Args...)...)
+	p, err := r.StartIn(ns, o.Env, name, r.binary, append(args, o.Args...)...)
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{Process: p}
+	n := &Node{Process: p, client: client}
 	err = Await(ctx, time.Minute, name+" is up", func() (bool, error) {
 		if err := p.Ended(); err != nil {
 			return true, err
@@ -97,6 +110,7 @@ func (n *Node) ManifestURL(reference string) string {
 
 // Status is what benchmarks read of a node's status, in bytes.
 type Status struct {
+	ID       string // libp2p's peer ID
 	Peers    []struct{ ID string }
 	Blobs    struct{ Complete, Partial int }
 	Received struct{ Peer, Origin int64 }
@@ -105,20 +119,29 @@ type Status struct {
 
 // Status asks the node.
 func (n *Node) Status(ctx context.Context) (s Status, err error) {
-	body, err := Get(ctx, "http://"+n.Admin+"/status")
+	body, err := get(ctx, n.client, "http://"+n.Admin+"/status")
 	if err == nil {
 		err = json.Unmarshal(body, &s)
 	}
 	return s, err
 }
 
+// Metrics returns what the node tells Prometheus.
+func (n *Node) Metrics(ctx context.Context) ([]byte, error) {
+	return get(ctx, n.client, "http://"+n.Admin+"/metrics")
+}
+
 // Get returns the body of a 200.
 func Get(ctx context.Context, url string) ([]byte, error) {
+	return get(ctx, http.DefaultClient, url)
+}
+
+func get(ctx context.Context, client *http.Client, url string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}

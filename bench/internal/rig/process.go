@@ -30,11 +30,19 @@ const stopLimit = 15 * time.Second
 
 // Start starts a program whose output goes to a file.
 func (r *Rig) Start(name, path string, args ...string) (*Process, error) {
-	return r.launch(name, exec.Command(path, args...))
+	return r.launch(name, nil, exec.Command(path, args...))
 }
 
-func (r *Rig) launch(name string, cmd *exec.Cmd) (*Process, error) {
-	out, err := os.CreateTemp(r.Dir, "log-")
+// StartIn does the same in a network namespace, with env (NAME=value) added to
+// the environment.
+func (r *Rig) StartIn(ns *Namespace, env []string, name, path string, args ...string) (*Process, error) {
+	cmd := exec.Command(path, args...)
+	cmd.Env = append(environment(), env...)
+	return r.launch(name, ns, cmd)
+}
+
+func (r *Rig) launch(name string, ns *Namespace, cmd *exec.Cmd) (*Process, error) {
+	out, err := os.CreateTemp(r.Dir, "log-"+name+"-")
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +56,7 @@ func (r *Rig) launch(name string, cmd *exec.Cmd) (*Process, error) {
 		cmd.Env = environment()
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := r.begin(cmd); err != nil {
+	if err := r.begin(ns, cmd); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
 	go func() {
@@ -61,9 +69,10 @@ func (r *Rig) launch(name string, cmd *exec.Cmd) (*Process, error) {
 	return p, nil
 }
 
-// begin starts cmd on the thread that starts all of them.
-func (r *Rig) begin(cmd *exec.Cmd) error {
-	s := spawnRequest{cmd, make(chan error)}
+// begin starts cmd on the thread that starts all of them, in ns unless that is
+// nil.
+func (r *Rig) begin(ns *Namespace, cmd *exec.Cmd) error {
+	s := spawnRequest{cmd, ns, make(chan error)}
 	r.spawn <- s
 	return <-s.err
 }
@@ -105,7 +114,7 @@ func (r *Rig) StartRole(ctx context.Context, role string, ready any, args ...str
 		return nil, nil, nil, err
 	}
 	cmd.Stdout = pw
-	p, err := r.launch(role, cmd)
+	p, err := r.launch(role, nil, cmd)
 	pw.Close()
 	if err != nil {
 		pr.Close()
@@ -154,6 +163,20 @@ func (p *Process) Ended() error {
 	default:
 		return nil
 	}
+}
+
+// Signal sends a signal to the process; one that has ended is an error.
+func (p *Process) Signal(s syscall.Signal) error {
+	if err := p.cmd.Process.Signal(s); err != nil {
+		return fmt.Errorf("%s to %s: %w", s, p.name, err)
+	}
+	return nil
+}
+
+// Kill ends the process by SIGKILL and waits.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill() // it fails where the process has just ended
+	<-p.done
 }
 
 // Stop asks the process to end, kills it where that does not help, and waits.

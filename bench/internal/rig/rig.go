@@ -27,6 +27,8 @@ import (
 type Rig struct {
 	// Dir is a directory that is removed at the end.
 	Dir string
+	// Keep leaves Dir where it is.
+	Keep bool
 
 	json     bool
 	binary   string
@@ -38,6 +40,7 @@ type Rig struct {
 
 type spawnRequest struct {
 	cmd *exec.Cmd
+	ns  *Namespace // nil: this process's
 	err chan error
 }
 
@@ -83,14 +86,20 @@ func start(ctx context.Context, limit time.Duration, roles map[string]Role, run 
 	if r.Dir, err = os.MkdirTemp(*dir, "peercache-bench-"); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(r.Dir)) }()
+	defer func() {
+		if r.Keep {
+			r.Log("kept: %s", r.Dir)
+			return
+		}
+		err = errors.Join(err, os.RemoveAll(r.Dir))
+	}()
 
 	// Linux ends a child by its parent-death signal when the thread that started
 	// it ends, so one thread starts them all and lives as long as they may.
 	go func() {
 		runtime.LockOSThread()
 		for s := range r.spawn {
-			s.err <- s.cmd.Start()
+			s.err <- s.ns.start(s.cmd)
 		}
 	}()
 	defer close(r.spawn)
