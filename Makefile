@@ -4,7 +4,7 @@
 GO       ?= go
 BIN      := bin/peercache
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-# The end-to-end tests make namespaces and run containers: they need root.
+# The end-to-end tests and the flash crowd make namespaces: they need root.
 AS_ROOT  := $(if $(filter 0,$(shell id -u)),,-exec "sudo -E")
 LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
@@ -73,6 +73,7 @@ bench: deps build
 	$(GO) run ./bench/nodetonode -peercache $(CURDIR)/$(BIN)
 	$(GO) run ./bench/firstbyte -peercache $(CURDIR)/$(BIN)
 	$(GO) run ./bench/memory -peercache $(CURDIR)/$(BIN)
+	$(GO) run $(AS_ROOT) ./bench/flashcrowd -peercache $(CURDIR)/$(BIN)
 
 .PHONY: clean
 clean:

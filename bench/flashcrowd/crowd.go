@@ -117,6 +117,7 @@ func (c *crowd) run(ctx context.Context) (res runResult, err error) {
 	go func() { broken <- plan.carryOut(faults) }()
 	c.pullAll(clients, start)
 	res.Makespan = time.Since(start).Seconds()
+	res.OriginRatioAtEnd = ratio(float64(c.o.bytes()), float64(c.img.Unique))
 	noMore()
 	if err := <-broken; err != nil {
 		return res, err

@@ -98,10 +98,10 @@ func (p *plan) carryOut(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for _, i := range p.corrupt {
-		for _, l := range p.c.img.Layers {
+		for k, l := range p.c.img.Layers {
 			m := p.c.members[i]
 			file := filepath.Join(rig.StoreDir(m.data), "partial", l.Algorithm().String(), l.Encoded())
-			wg.Go(func() { p.flip(ctx, file) })
+			wg.Go(func() { p.flip(ctx, file, p.c.img.sizes[k]) })
 		}
 	}
 	if len(p.kill) == 0 && len(p.stall) == 0 && !opts.fetcher {
@@ -217,9 +217,9 @@ func (p *plan) undo() {
 	}
 }
 
-// flip changes a byte of each MiB in a file, once it is written, as a disk may
-// that loses bits. It ends with ctx, or with the file.
-func (p *plan) flip(ctx context.Context, file string) {
+// flip changes a byte of each MiB in a file that will have this size, once it is
+// written, as a disk may that loses bits. It ends with ctx, or with the file.
+func (p *plan) flip(ctx context.Context, file string, size int64) {
 	var f *os.File
 	err := rig.Await(ctx, time.Hour, "the file is there", func() (ok bool, err error) {
 		f, err = os.OpenFile(file, os.O_RDWR, 0)
@@ -229,12 +229,8 @@ func (p *plan) flip(ctx context.Context, file string) {
 		return
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return
-	}
-	left := make([]int64, 0, info.Size()/mib+1)
-	for off := int64(0); off < info.Size(); off += mib {
+	left := make([]int64, 0, size/mib+1)
+	for off := int64(0); off < size; off += mib {
 		left = append(left, off)
 	}
 	zeros := make([]byte, 32)
@@ -243,7 +239,7 @@ func (p *plan) flip(ctx context.Context, file string) {
 	defer tick.Stop()
 	for len(left) > 0 {
 		left = slices.DeleteFunc(left, func(off int64) bool {
-			end := min(off+mib, info.Size())
+			end := min(off+mib, size)
 			// Content is random: that it has 32 zeros there is not to be feared.
 			at := max(off, end-int64(len(tail)))
 			if n, err := f.ReadAt(tail, at); n < int(end-at) || (err != nil && n == 0) || bytes.Equal(tail, zeros) {

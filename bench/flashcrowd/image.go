@@ -23,7 +23,8 @@ type image struct {
 	// Unique is the bytes of manifest, config and layers together.
 	Unique int64 `json:"unique_bytes"`
 
-	all []digest.Digest // of manifest, config and layers
+	sizes []int64         // of the layers
+	all   []digest.Digest // of manifest, config and layers
 }
 
 // layer is made-up content that says that it is a tar. It is generated whenever
@@ -65,7 +66,7 @@ func (o *origin) push(ctx context.Context) (*image, error) {
 			return nil, err
 		}
 		l.hash = v1.Hash{Algorithm: d.Algorithm().String(), Hex: d.Encoded()}
-		made.Layers = append(made.Layers, d)
+		made.Layers, made.sizes = append(made.Layers, d), append(made.sizes, l.Content.Size)
 		if img, err = mutate.AppendLayers(img, l); err != nil {
 			return nil, err
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,6 +27,9 @@ type runResult struct {
 
 	Origin      counts  `json:"origin"`
 	OriginRatio float64 `json:"origin_over_unique"`
+	// OriginRatioAtEnd is the same when the last counted client was done; what
+	// nodes read for their own stores afterwards is left out.
+	OriginRatioAtEnd float64 `json:"origin_over_unique_at_end"`
 	// NodesSay is the same as the nodes' own metrics have it.
 	NodesSay struct {
 		Bytes     float64            `json:"bytes"`
@@ -275,10 +279,10 @@ func (res *result) table() *rig.Table {
 		run := &res.Runs[i]
 		t.Note("run %d: policy %s", i+1, nonZero(run.Policy))
 		if f := run.Fault; f != nil {
-			t.Note("run %d: fault %+v", i+1, *f)
+			t.Note("run %d: faults %s", i+1, inline(f))
 		}
 		if p := run.Private; p != nil {
-			t.Note("run %d: without password %+v", i+1, *p)
+			t.Note("run %d: without password %s", i+1, inline(p))
 		}
 		for _, e := range run.Clients.Errors {
 			t.Note("run %d: %s", i+1, e)
@@ -311,6 +315,7 @@ func (res *result) rows() []row {
 		{name: "goodput of a link, MB/s", value: func(r *runResult) float64 { return r.Link / 1e6 }},
 		{name: "goodput of the origin's, MB/s", value: func(r *runResult) float64 { return r.OriginLink / 1e6 }},
 		{name: "origin bytes / unique", value: func(r *runResult) float64 { return r.OriginRatio }, goal: goal},
+		{name: "  when the last client was done", value: func(r *runResult) float64 { return r.OriginRatioAtEnd }},
 		{name: "  MiB, as the origin and as nodes count", cell: func(r *runResult) string {
 			return fmt.Sprintf("%.2f, %.2f (%+.2f %%)", float64(r.Origin.Bytes)/mib, r.NodesSay.Bytes/mib, 100*r.NodesSay.Difference)
 		}, value: func(r *runResult) float64 { return max(r.NodesSay.Difference, -r.NodesSay.Difference) }, goal: agreementGoal},
@@ -359,12 +364,27 @@ func (res *result) rows() []row {
 	}
 	if goal == originGoalKill {
 		rows = append(rows,
-			row{name: "after the kill: a read goes on elsewhere, s", value: func(r *runResult) float64 {
-				return slices.Max(append([]float64{0}, r.Fault.Resumed...))
-			}, goal: resumeGoal},
+			row{name: "after the kill: its reads go on elsewhere, s", cell: func(r *runResult) string {
+				if len(r.Fault.Resumed)+r.Fault.NeverResumed == 0 {
+					return "none was open"
+				}
+				return fmt.Sprintf("%.3g", resumed(r))
+			}, value: resumed, goal: resumeGoal},
 			row{name: "  longest silence of the origin, s", value: func(r *runResult) float64 { return r.Fault.Silence }, goal: resumeGoal})
 	}
 	return rows
+}
+
+// resumed is when the last of the reads that a kill cut off went on.
+func resumed(r *runResult) float64 { return slices.Max(append([]float64{0}, r.Fault.Resumed...)) }
+
+// inline writes what has a name for each figure as one line.
+func inline(v any) string {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err.Error() // cannot be: plain structs
+	}
+	return strings.NewReplacer(`"`, "", ",", ", ", ":", " ").Replace(string(data))
 }
 
 func nonZero(m map[string]float64) string {
