@@ -137,6 +137,8 @@ func Get(ctx context.Context, url string) ([]byte, error) {
 }
 
 func get(ctx context.Context, client *http.Client, url string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second) // a node that hangs ends the wait for it, too
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
