@@ -34,6 +34,27 @@ func (h *host) pause(k kind, resp *http.Response, now time.Time, longest time.Du
 	return wait
 }
 
+// Cooldown leaves an origin alone for wait, or for Options.MaxCooldown if that is
+// less, because somebody else was asked to: requests to it fail at once, with
+// Retry-After, as after a 429 or 503 of its own on a blob. A pause that is longer
+// already stays. Mirrors are asked as before. An origin that may not be
+// contacted is ignored. It never blocks.
+//
+// Whoever says so to this node can hold it off the origin for that long, and no
+// longer without saying it again.
+func (c *Client) Cooldown(origin string, wait time.Duration) {
+	t, err := c.target(origin)
+	if err != nil || wait <= 0 {
+		return
+	}
+	h := c.host(t, t.endpoints[len(t.endpoints)-1].base)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if end := time.Now().Add(min(wait, c.opts.MaxCooldown)); end.After(h.pauseAll) {
+		h.pauseAll = end
+	}
+}
+
 // unthrottled notes an answer that was no refusal.
 func (h *host) unthrottled() {
 	h.mu.Lock()

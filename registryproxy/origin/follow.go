@@ -35,13 +35,14 @@ func (q *call) String() string { return q.method + " " + q.src.Origin + q.path }
 func (c *Client) follow(ctx context.Context, t *target, ep *endpoint, q *call) (*http.Response, error) {
 	u := ep.url(q.path, q.query)
 	visited := make(map[string]bool)
-	authorization := ""        // what to send to foreign, if anything
+	var authorization token    // what to send to foreign, if anything
+	personal := false          // credentials of this node's were sent
 	foreign := ""              // the host that authorization is for, if not the endpoint's
 	tried := map[string]bool{} // hosts whose challenge has been met once
 	for {
 		h := c.host(t, u)
 		own := h.key == ep.host
-		send := ""
+		send := token{}
 		switch {
 		case !own && foreign == h.key:
 			send = authorization
@@ -57,7 +58,8 @@ func (c *Client) follow(ctx context.Context, t *target, ep *endpoint, q *call) (
 				// origin may not want a token for everything.
 			}
 		}
-		resp, err := c.send(ctx, t, q, u, send)
+		personal = personal || send.personal
+		resp, err := c.send(ctx, t, q, u, send.header)
 		if err != nil {
 			return nil, err
 		}
@@ -65,6 +67,7 @@ func (c *Client) follow(ctx context.Context, t *target, ep *endpoint, q *call) (
 		if resp.StatusCode == http.StatusUnauthorized && !tried[h.key] {
 			ch := findChallenge(resp.Header, q.src.Repository)
 			if ch == nil {
+				c.learnAccess(t, ep, q, resp, personal)
 				return resp, nil
 			}
 			tried[h.key] = true
@@ -74,8 +77,9 @@ func (c *Client) follow(ctx context.Context, t *target, ep *endpoint, q *call) (
 			} else {
 				credentials, foreign = nil, h.key
 			}
-			again, err := c.authorization(ctx, t, credentials, h.key, ch, q.src.Repository, send)
-			if err == nil && again == "" {
+			again, err := c.authorization(ctx, t, credentials, h.key, ch, q.src.Repository, send.header)
+			if err == nil && again.header == "" {
+				c.learnAccess(t, ep, q, resp, personal)
 				return resp, nil // nothing else to offer: the 401 stands
 			}
 			resp.Body.Close()
@@ -89,6 +93,7 @@ func (c *Client) follow(ctx context.Context, t *target, ep *endpoint, q *call) (
 		}
 
 		if !isRedirect(resp) {
+			c.learnAccess(t, ep, q, resp, personal)
 			return resp, nil
 		}
 		next, err := u.Parse(resp.Header.Get("Location"))

@@ -28,6 +28,9 @@ const (
 type token struct {
 	header  string // empty: the keychain has nothing to offer
 	expires time.Time
+	// personal: it was had with credentials, so that what it opens may be
+	// closed to others.
+	personal bool
 }
 
 // tokenCall is the acquisition of a token that others may wait for as well.
@@ -39,18 +42,18 @@ type tokenCall struct {
 
 // authorization returns what to send as Authorization to the endpoint (or, if
 // ep is nil, to a host that a target redirected to and that gets nobody's
-// credentials), or "" where there is nothing to send.
+// credentials), nothing (an empty header) where there is nothing to send.
 //
 // Tokens are kept by host and scope. A token that is being fetched is waited
 // for by everybody who needs it; it is fetched on the client's own time, so that
 // the first one's going away does not fail the others. rejected is an
 // Authorization that the host has just refused, and is not returned again.
-func (c *Client) authorization(ctx context.Context, t *target, ep *endpoint, hostKey string, ch *challenge, repo, rejected string) (string, error) {
+func (c *Client) authorization(ctx context.Context, t *target, ep *endpoint, hostKey string, ch *challenge, repo, rejected string) (token, error) {
 	scope := ch.scopeFor(repo)
 	// A line feed can be part of none of these.
 	key := t.name + "\n" + hostKey + "\n" + ch.scheme + "\n" + ch.realm + "\n" + ch.service + "\n" + scope + "\n" + repo
 	if tok, ok := c.tokens.get(key, nil); ok && time.Now().Before(tok.expires) && (rejected == "" || tok.header != rejected) {
-		return tok.header, nil
+		return *tok, nil
 	}
 	c.mu.Lock()
 	call := c.pending[key]
@@ -66,16 +69,16 @@ func (c *Client) authorization(ctx context.Context, t *target, ep *endpoint, hos
 	}
 	select {
 	case <-ctx.Done():
-		return "", fmt.Errorf("origin: waiting for a token for %s: %w", hostKey, ctx.Err())
+		return token{}, fmt.Errorf("origin: waiting for a token for %s: %w", hostKey, ctx.Err())
 	case <-call.done:
 	}
 	if call.err != nil {
-		return "", call.err
+		return token{}, call.err
 	}
 	if call.token.header == rejected {
-		return "", nil
+		return token{}, nil
 	}
-	return call.token.header, nil
+	return *call.token, nil
 }
 
 func (c *Client) fetchToken(key string, call *tokenCall, t *target, ep *endpoint, ch *challenge, scope, repo string) {
@@ -104,14 +107,14 @@ func (c *Client) newToken(ctx context.Context, t *target, ep *endpoint, ch *chal
 	now := time.Now()
 	switch {
 	case cfg.RegistryToken != "":
-		return &token{"Bearer " + cfg.RegistryToken, now.Add(passwordLife)}, nil
+		return &token{"Bearer " + cfg.RegistryToken, now.Add(passwordLife), true}, nil
 	case ch.scheme == "basic" && cfg.Username != "" && cfg.Password != "":
 		pair := base64.StdEncoding.EncodeToString([]byte(cfg.Username + ":" + cfg.Password))
-		return &token{"Basic " + pair, now.Add(passwordLife)}, nil
+		return &token{"Basic " + pair, now.Add(passwordLife), true}, nil
 	case ch.scheme == "basic" && cfg.Auth != "":
-		return &token{"Basic " + cfg.Auth, now.Add(passwordLife)}, nil
+		return &token{"Basic " + cfg.Auth, now.Add(passwordLife), true}, nil
 	case ch.scheme == "basic":
-		return &token{"", now.Add(passwordLife)}, nil
+		return &token{"", now.Add(passwordLife), false}, nil
 	}
 	answer, err := c.exchangeToken(ctx, t, auth, ch, scope)
 	if err != nil {
@@ -126,7 +129,7 @@ func (c *Client) newToken(ctx context.Context, t *target, ep *endpoint, ch *chal
 	if answer.AccessToken != "" {
 		header = answer.AccessToken
 	}
-	return &token{"Bearer " + header, now.Add(life - life/10)}, nil
+	return &token{"Bearer " + header, now.Add(life - life/10), auth != authn.Anonymous}, nil
 }
 
 // exchangeToken speaks to the token server: GET with the credentials as Basic
