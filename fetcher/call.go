@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -15,13 +16,17 @@ import (
 const (
 	callAnswer = 1 // question -> records with their ages
 	callInfo   = 2 // digest -> known (1) or not (0), size, media type
+	// Who is to put a question to the origin: see desk.go.
+	callConsult = 3 // settle (1) or not (0), hold in ms, question -> verdict; record with its age, or node
+	callTell    = 4 // outcome, question, record with its age where there is one -> 1
 )
 
 // maxAsked bounds the peers that are asked at once.
 const maxAsked = 32
 
-func (q question) request() []byte {
-	dst := []byte{callAnswer}
+func (q question) request() []byte { return q.append([]byte{callAnswer}) }
+
+func (q question) append(dst []byte) []byte {
 	for _, s := range []string{string(q.kind), q.origin, q.repository, q.reference, q.params, q.accept} {
 		dst = appendBytes(dst, s)
 	}
@@ -35,6 +40,57 @@ func (s *scanner) question() (q question) {
 	}
 	q.kind = QueryKind(kind)
 	return q
+}
+
+func consultRequest(q question, hold time.Duration, settle bool) []byte {
+	dst := []byte{callConsult, 0}
+	if settle {
+		dst[1] = 1
+	}
+	return q.append(binary.AppendUvarint(dst, uint64(hold.Milliseconds())))
+}
+
+func appendVerdict(dst []byte, v verdict, r *aged, better chunkindex.NodeID) []byte {
+	dst = append(dst, byte(v))
+	switch v {
+	case verdictRecord:
+		return appendAged(dst, []aged{*r})
+	case verdictRedirect:
+		return append(dst, better[:]...)
+	}
+	return dst
+}
+
+func decodeVerdict(data []byte) (v verdict, r *aged, better chunkindex.NodeID, ok bool) {
+	s := &scanner{data: data}
+	switch v = verdict(s.byte()); v {
+	case verdictRecord:
+		r = s.only()
+	case verdictRedirect:
+		better = s.node()
+	case verdictAsk, verdictWait:
+	default:
+		s.fail()
+	}
+	return v, r, better, !s.bad && len(s.data) == 0
+}
+
+func tellRequest(q question, o outcome, r *aged) []byte {
+	dst := q.append([]byte{callTell, byte(o)})
+	if o == outcomeRecord {
+		dst = appendAged(dst, []aged{*r})
+	}
+	return dst
+}
+
+// only reads records of which there must be one.
+func (s *scanner) only() *aged {
+	rs := s.aged()
+	if len(rs) != 1 {
+		s.fail()
+		return nil
+	}
+	return &rs[0]
 }
 
 func infoRequest(d digest.Digest) []byte { return appendBytes([]byte{callInfo}, string(d)) }
@@ -57,19 +113,41 @@ func decodeInfo(data []byte) (info Info, ok bool) {
 }
 
 // Call answers a peer's small question from what this node knows: it asks nobody
-// else. It fails on what it cannot read.
-func (f *Fetcher) Call(_ context.Context, from chunkindex.NodeID, request []byte) ([]byte, error) {
+// else, but may wait for half a second. It fails on what it cannot read.
+func (f *Fetcher) Call(ctx context.Context, from chunkindex.NodeID, request []byte) ([]byte, error) {
 	if f.isBanned(from) {
 		return nil, errRecord
 	}
+	f.tags.silence.heard(from)
 	s := &scanner{data: request}
 	switch s.byte() {
+	case callConsult:
+		settle := s.uvarint(1) == 1
+		hold := time.Duration(s.uvarint(uint64(holdFor.Milliseconds()))) * time.Millisecond
+		q := s.question()
+		if s.bad || len(s.data) != 0 {
+			return nil, errRecord
+		}
+		v, r, better := f.preside(ctx, from, q, hold, settle)
+		return appendVerdict(nil, v, r, better), nil
+	case callTell:
+		o := outcome(s.byte())
+		q := s.question()
+		var r *aged
+		if o == outcomeRecord {
+			r = s.only()
+		}
+		if s.bad || len(s.data) != 0 || o < outcomeRecord || o > outcomeFailed {
+			return nil, errRecord
+		}
+		f.heardOutcome(from, q, o, r)
+		return []byte{1}, nil
 	case callAnswer:
 		q := s.question()
 		if s.bad || len(s.data) != 0 {
 			return nil, errRecord
 		}
-		if r := best(q, f.recall(q)); r != nil && r.age <= f.opts.MaxStale {
+		if r := f.bestAnswer(q); r != nil && r.age <= f.opts.MaxStale {
 			return appendAged(nil, []aged{*r}), nil
 		}
 		return appendAged(nil, nil), nil
@@ -145,7 +223,16 @@ func (f *Fetcher) poll(ctx context.Context, announced digest.Digest, request []b
 	}
 }
 
-// askPeers asks peers what the origin last answered to q.
+// bestAnswer is the newest answer that this node has for whoever asks q, nil for
+// none.
+func (f *Fetcher) bestAnswer(q question) *aged {
+	if q.kind == kindAccess {
+		return f.accessRecord(q)
+	}
+	return best(q, f.recall(q))
+}
+
+// askPeers asks peers what the origin last answered to q: one answer a peer.
 func (f *Fetcher) askPeers(ctx context.Context, q question) []aged {
 	var found []aged
 	f.poll(ctx, q.announced(), q.request(), func(from chunkindex.NodeID, data []byte) bool {
@@ -157,6 +244,7 @@ func (f *Fetcher) askPeers(ctx context.Context, q question) []aged {
 		for i := range rs {
 			if r := &rs[i]; best(q, rs[i:i+1]) != nil && r.genuine() && !f.isBanned(r.signer) {
 				found = append(found, *r)
+				break
 			}
 		}
 		return true

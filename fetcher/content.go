@@ -227,10 +227,14 @@ func isEmpty(d digest.Digest) bool { return d.Algorithm().FromBytes(nil) == d }
 // already, its first byte is at hand; what is so small that it travels whole, and
 // every manifest, is proven. ctx bounds the content's whole life, not only Open.
 // Concurrent readers of one blob share its download; one that goes away ends
-// nobody else's. Errors have an HTTPStatus method.
+// nobody else's. Nothing is given, or fetched, that the origin does not let this
+// node read: see access.go. Errors have an HTTPStatus method.
 func (f *Fetcher) Open(ctx context.Context, ref Ref, r *Range) (Content, error) {
 	if err := checkRef(ref); err != nil {
 		return nil, err
+	}
+	if err := f.allow(ctx, ref); err != nil {
+		return nil, clientError(err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	c := &content{f: f, ctx: ctx, cancel: cancel, ref: ref}

@@ -341,6 +341,7 @@ func TestClaimsAreChecked(t *testing.T) {
 func TestReaderTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScripted(t, nil)
+		s.o.add([]byte("x"))
 		start := time.Now()
 		_, err := s.f.Open(t.Context(), blobRef(digest.FromString("x")), nil)
 		if statusOf(err) != 504 || time.Since(start) > 32*time.Second {

@@ -392,11 +392,77 @@ type fakeOrigin struct {
 	corrupt   bool
 	gate      chan struct{} // where set, bodies wait for it before each read
 	down      bool          // Reachable is false
+	locked    bool          // only a login with a key is let in
+	delay     time.Duration // before each answer
 
 	sent     atomic.Int64 // body bytes of blobs
 	asked    atomic.Int64 // Resolve and List
 	sizes    atomic.Int64
 	requests atomic.Int64
+	gets     atomic.Int64 // Manifest
+	refused  atomic.Int64 // 401 to a login
+}
+
+// login is an origin as one node reaches it.
+type login struct {
+	*fakeOrigin
+	key     bool
+	hangs   atomic.Bool  // requests of this node wait for their contexts
+	answers atomic.Int64 // status of this node's failure, 0 none
+}
+
+func (l *login) enter(ctx context.Context) error {
+	if l.hangs.Load() {
+		l.asked.Add(1)
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	if s := l.answers.Load(); s != 0 {
+		return statusError(s)
+	}
+	l.mu.Lock()
+	locked, down := l.locked, l.hang || l.status != 0
+	l.mu.Unlock()
+	if locked && !l.key && !down {
+		l.refused.Add(1)
+		return statusError(401)
+	}
+	return nil
+}
+
+func (l *login) Blob(ctx context.Context, src Source, d digest.Digest, off, n int64) (*OriginBody, error) {
+	if err := l.enter(ctx); err != nil {
+		return nil, err
+	}
+	return l.fakeOrigin.Blob(ctx, src, d, off, n)
+}
+
+func (l *login) Size(ctx context.Context, src Source, d digest.Digest) (int64, error) {
+	if err := l.enter(ctx); err != nil {
+		return 0, err
+	}
+	return l.fakeOrigin.Size(ctx, src, d)
+}
+
+func (l *login) Manifest(ctx context.Context, src Source, ref string, accept []string) (*Manifest, error) {
+	if err := l.enter(ctx); err != nil {
+		return nil, err
+	}
+	return l.fakeOrigin.Manifest(ctx, src, ref, accept)
+}
+
+func (l *login) Resolve(ctx context.Context, src Source, ref string, accept []string) (Descriptor, error) {
+	if err := l.enter(ctx); err != nil {
+		return Descriptor{}, err
+	}
+	return l.fakeOrigin.Resolve(ctx, src, ref, accept)
+}
+
+func (l *login) List(ctx context.Context, src Source, kind QueryKind, ref string, params url.Values) (*List, error) {
+	if err := l.enter(ctx); err != nil {
+		return nil, err
+	}
+	return l.fakeOrigin.List(ctx, src, kind, ref, params)
 }
 
 func newFakeOrigin() *fakeOrigin {
@@ -425,8 +491,11 @@ func (o *fakeOrigin) addManifest(tag, mediaType string, body []byte) digest.Dige
 func (o *fakeOrigin) ready(ctx context.Context) error {
 	o.requests.Add(1)
 	o.mu.Lock()
-	hang, status := o.hang, o.status
+	hang, status, delay := o.hang, o.status, o.delay
 	o.mu.Unlock()
+	if delay > 0 {
+		time.Sleep(delay)
+	}
 	if hang {
 		<-ctx.Done()
 		return ctx.Err()
@@ -520,6 +589,7 @@ func (o *fakeOrigin) Size(ctx context.Context, _ Source, d digest.Digest) (int64
 }
 
 func (o *fakeOrigin) Manifest(ctx context.Context, _ Source, ref string, _ []string) (*Manifest, error) {
+	o.gets.Add(1)
 	if err := o.ready(ctx); err != nil {
 		return nil, err
 	}
@@ -563,6 +633,14 @@ func (o *fakeOrigin) Reachable(string) bool {
 	return !o.down
 }
 
+func (o *fakeOrigin) Public(Source) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return !o.locked
+}
+
+func (o *fakeOrigin) Cooldown(string, time.Duration) {}
+
 // fakeNet connects fetchers in memory.
 type fakeNet struct {
 	mu        sync.Mutex
@@ -581,13 +659,17 @@ type fakeNode struct {
 	f       *Fetcher
 	store   *fakeStore
 	up      atomic.Bool
-	corrupt atomic.Bool  // serves wrong bytes
-	stall   atomic.Bool  // serves 1000 bytes, then none
-	silent  atomic.Bool  // answers no call
-	dieAt   atomic.Int64 // goes away after so many bytes of one body, 0 never
-	sent    atomic.Int64
-	cancel  context.CancelFunc
-	done    chan error
+	corrupt atomic.Bool // serves wrong bytes
+	stall   atomic.Bool // serves 1000 bytes, then none
+	silent  atomic.Bool // answers no call
+	// lie, where set, answers calls in the fetcher's place.
+	lie    atomic.Pointer[func(from chunkindex.NodeID, req []byte) ([]byte, error)]
+	dieAt  atomic.Int64 // goes away after so many bytes of one body, 0 never
+	sent   atomic.Int64
+	cut    context.Context // ends when it is disconnected
+	cutOff context.CancelFunc
+	cancel context.CancelFunc
+	done   chan error
 }
 
 func (n *fakeNode) other(id chunkindex.NodeID) *fakeNode {
@@ -662,7 +744,17 @@ func (n *fakeNode) Call(ctx context.Context, to chunkindex.NodeID, req []byte) (
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	return o.f.Call(ctx, n.id, req)
+	if lie := o.lie.Load(); lie != nil {
+		return (*lie)(n.id, req)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(o.cut, cancel)()
+	res, err := o.f.Call(ctx, n.id, req)
+	if o.other(n.id) == nil {
+		return nil, errors.New("connection broke")
+	}
+	return res, err
 }
 
 func (n *fakeNode) Closest(context.Context, digest.Digest) ([]chunkindex.NodeID, error) {
@@ -704,6 +796,7 @@ func (n *fakeNode) disconnect() {
 	if !n.up.Swap(false) {
 		return
 	}
+	n.cutOff()
 	n.net.mu.Lock()
 	defer n.net.mu.Unlock()
 	for _, o := range n.net.nodes {
@@ -725,6 +818,7 @@ func (net *fakeNet) join(t testing.TB, n byte, o Origin, st *fakeStore, change f
 		change(&cfg, opts)
 	}
 	node := &fakeNode{net: net, id: keys.Self(), store: st, done: make(chan error, 1)}
+	node.cut, node.cutOff = context.WithCancel(context.Background())
 	node.up.Store(true)
 	node.f = New(st, node, o, keys, cfg, opts)
 	ctx, cancel := context.WithCancel(context.Background())

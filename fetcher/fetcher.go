@@ -23,6 +23,12 @@ type Options struct {
 	// (tags, lists, referrers) is used without asking the origin again. 0 means
 	// 60 s.
 	TagLifetime time.Duration
+	// TagsFromPeers says when other nodes' answers are used in place of the
+	// origin's. "" means FromPeersAlways.
+	TagsFromPeers FromPeers
+	// AccessLifetime is how long the origin's permission to read a repository
+	// is good. 0 means TagLifetime, or a minute if that is more.
+	AccessLifetime time.Duration
 	// MaxStale is how old an answer may be that is given while the origin
 	// cannot be asked. 0 means 7 days.
 	MaxStale time.Duration
@@ -67,6 +73,12 @@ func (o Options) withDefaults() Options {
 			*d.at = d.value
 		}
 	}
+	if o.AccessLifetime == 0 {
+		o.AccessLifetime = max(o.TagLifetime, time.Minute)
+	}
+	if o.TagsFromPeers == "" {
+		o.TagsFromPeers = FromPeersAlways
+	}
 	if o.Uploads == 0 {
 		o.Uploads = 64
 	}
@@ -96,6 +108,8 @@ type Fetcher struct {
 	mem    *memory
 	hints  *hints
 	tags   *tags
+	desk   *desk
+	access *accessBook
 	start  time.Time
 
 	ctx    context.Context // ends when Run does
@@ -141,7 +155,8 @@ func New(store Store, peers Peers, origin Origin, keys Keyring, cfg policy.Confi
 		store: store, peers: peers, origin: origin, keys: keys, cfg: cfg, opts: o,
 		log: o.Logger, count: newMetrics(),
 		mem: newMemory(cfg.InFlightBytes), hints: newHints(maxHints), tags: newTags(),
-		start: time.Now(), queue: newQueue(),
+		access: newAccessBook(),
+		start:  time.Now(), queue: newQueue(),
 		core:    o.core,
 		readers: map[policy.ID]*reader{},
 		ops:     map[policy.ID]func(){},
@@ -152,6 +167,8 @@ func New(store Store, peers Peers, origin Origin, keys Keyring, cfg policy.Confi
 		banned:  map[chunkindex.NodeID]time.Time{},
 		uploads: make(chan struct{}, o.Uploads),
 	}
+	f.desk = newDesk(o.OriginPatience, f.isUp)
+	f.origin = witness{origin, f.witnessed}
 	if f.core == nil {
 		f.core = policy.New(cfg)
 	}
@@ -296,6 +313,7 @@ func (f *Fetcher) PeerUp(id chunkindex.NodeID) {
 	f.mu.Lock()
 	f.up[id] = true
 	f.mu.Unlock()
+	f.tags.silence.heard(id)
 	f.post(policy.Event{Kind: policy.EvPeerUp, Peer: id})
 }
 
@@ -304,6 +322,7 @@ func (f *Fetcher) PeerDown(id chunkindex.NodeID) {
 	f.mu.Lock()
 	delete(f.up, id)
 	f.mu.Unlock()
+	f.desk.gone(id)
 	f.post(policy.Event{Kind: policy.EvPeerDown, Peer: id})
 }
 
@@ -341,6 +360,19 @@ func (f *Fetcher) connected(most int) []chunkindex.NodeID {
 		}
 	}
 	return ids
+}
+
+func (f *Fetcher) connectedTo() int {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return len(f.up)
+}
+
+// isUp reports whether a node is this one or a peer that is up.
+func (f *Fetcher) isUp(id chunkindex.NodeID) bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.up[id] || id == f.keys.Self()
 }
 
 func (f *Fetcher) isBanned(id chunkindex.NodeID) bool {

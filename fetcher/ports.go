@@ -146,6 +146,12 @@ type Origin interface {
 	// Reachable reports whether the origin answered lately, or has not been
 	// tried; false while its circuit breaker is open.
 	Reachable(origin string) bool
+	// Public reports whether the last answer about a repository was had without
+	// credentials, so that anybody can have it; false where nothing is known.
+	Public(src Source) bool
+	// Cooldown leaves an origin alone for wait, since somebody else was asked
+	// to: requests fail at once, as after the origin's own word.
+	Cooldown(origin string, wait time.Duration)
 }
 
 // OriginBody is a body from the origin. Offset is where it really starts, 0

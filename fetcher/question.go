@@ -25,6 +25,9 @@ func canonical(q Query) question {
 		params: q.Params.Encode(), accept: canonicalAccept(q.Accept)}
 }
 
+// source is where the question is put.
+func (q question) source() Source { return Source{Origin: q.origin, Repository: q.repository} }
+
 func canonicalAccept(accept []string) string {
 	var types []string
 	for _, header := range accept {

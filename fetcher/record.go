@@ -1,6 +1,7 @@
 package fetcher
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
@@ -18,7 +19,7 @@ var errRecord = errors.New("fetcher: malformed record")
 const recordContext = "peercache-answer-record-v1"
 
 const (
-	recordVersion = 1
+	recordVersion = 2
 	maxField      = 4096
 	// maxListBody bounds the lists that are kept and passed on.
 	maxListBody = 3 << 20
@@ -37,6 +38,7 @@ type record struct {
 	link           string
 	filtersApplied string
 	date           int64 // by the origin's clock, in seconds since 1970; 0 unknown
+	public         bool  // the signer had it without credentials
 	signer         chunkindex.NodeID
 	signature      [ed25519.SignatureSize]byte
 }
@@ -72,6 +74,11 @@ func (r *aged) newer(o *aged) bool {
 	return r.age < o.age
 }
 
+// agrees reports whether r and o give the same answer, whoever signed it.
+func (r *record) agrees(o *record) bool {
+	return r.digest == o.digest && r.public == o.public && r.link == o.link && bytes.Equal(r.body, o.body)
+}
+
 func appendBytes[T string | []byte](dst []byte, s T) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
 }
@@ -85,6 +92,11 @@ func (r *record) signed(dst []byte) []byte {
 	}
 	dst = binary.AppendVarint(dst, r.size)
 	dst = binary.AppendVarint(dst, r.date)
+	if r.public {
+		dst = append(dst, 1)
+	} else {
+		dst = append(dst, 0)
+	}
 	return appendBytes(dst, r.body)
 }
 
@@ -150,6 +162,11 @@ func (s *scanner) varint() int64 {
 	return v
 }
 
+func (s *scanner) node() (id chunkindex.NodeID) {
+	copy(id[:], s.take(len(id)))
+	return id
+}
+
 func (s *scanner) bytes(most int) []byte { return s.take(int(s.uvarint(uint64(most)))) }
 
 func (s *scanner) record() (r record) {
@@ -163,10 +180,17 @@ func (s *scanner) record() (r record) {
 	}
 	r.kind, r.digest = QueryKind(kind), digest.Digest(dig)
 	r.size, r.date = s.varint(), s.varint()
+	switch s.byte() {
+	case 0:
+	case 1:
+		r.public = true
+	default:
+		s.fail()
+	}
 	if b := s.bytes(maxListBody); len(b) > 0 {
 		r.body = append([]byte(nil), b...)
 	}
-	copy(r.signer[:], s.take(len(r.signer)))
+	r.signer = s.node()
 	copy(r.signature[:], s.take(len(r.signature)))
 	switch r.kind {
 	case QueryTag:
@@ -175,6 +199,10 @@ func (s *scanner) record() (r record) {
 		}
 	case QueryTags, QueryReferrers:
 		if r.digest != "" {
+			s.fail()
+		}
+	case kindAccess:
+		if r.digest != "" || r.body != nil {
 			s.fail()
 		}
 	default:

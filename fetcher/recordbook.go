@@ -24,7 +24,8 @@ func (f *Fetcher) recall(q question) []aged {
 	}
 	rs, err := decodeAged(value[8:])
 	if err != nil {
-		f.log.Error("reading an answer", "err", err)
+		// Another version wrote it, or worse: it is asked for anew.
+		f.log.Info("reading an answer", "err", err)
 		return nil
 	}
 	passed := max(0, time.Since(time.UnixMilli(int64(binary.BigEndian.Uint64(value)))))

@@ -3,11 +3,15 @@ package fetcher
 import (
 	"container/list"
 	"context"
+	"math/rand/v2"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/peercache/peercache/chunkindex"
 )
 
 const (
@@ -33,14 +37,48 @@ type tags struct {
 	suspects map[string]bool // origins that let the last question wait
 	announce map[digest.Digest]*list.Element
 	order    *list.List // of announced digests, latest first
+	silence  silence
 }
 
-// flight is one question to an origin, shared by all who ask it.
+// flight is one question on its way to an answer, shared by all who ask it.
 type flight struct {
-	done   chan struct{}
-	record aged
-	err    error
+	about   digest.Digest      // whose source is asked for access
+	hurried context.Context    // ends when there is no time left to be polite
+	hurry   context.CancelFunc // ends it
+	pending atomic.Bool        // the origin has been asked, by this node or another
+	over    context.Context    // ends when record or err is there
+	land    context.CancelFunc // ends it
+	record  aged
+	err     error
 }
+
+// asker puts a question to its origin.
+type asker func(ctx context.Context) (record, error)
+
+// wait waits for the flight's end, for patience at most, and reports whether it
+// came. The error is that of ctx.
+func (fl *flight) wait(ctx context.Context, patience time.Duration) (done bool, err error) {
+	if end, ok := ctx.Deadline(); ok {
+		// The other half is the origin's.
+		stop := time.AfterFunc(time.Until(end)/2, fl.hurry)
+		defer stop.Stop()
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-fl.over.Done():
+		return true, nil
+	case <-timer.C:
+		return false, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}
+
+// answered and finished report whether there is an answer, or any end. They don't
+// wait.
+func (fl *flight) answered() bool { return fl.finished() && fl.err == nil }
+func (fl *flight) finished() bool { return fl.over.Err() != nil }
 
 type refusal struct {
 	err   error
@@ -49,17 +87,27 @@ type refusal struct {
 
 func newTags() *tags {
 	return &tags{flights: map[string]*flight{}, refusals: map[string]refusal{}, suspects: map[string]bool{},
-		announce: map[digest.Digest]*list.Element{}, order: list.New()}
+		announce: map[digest.Digest]*list.Element{}, order: list.New(),
+		silence: silence{until: map[chunkindex.NodeID]time.Time{}}}
 }
 
 // Resolve answers a question whose answer changes. The origin is asked at most
 // once in Options.TagLifetime for each question, by one request for all who ask
-// meanwhile; what it refuses (401, 403, 404) is passed through. Where it cannot
-// be asked (it is known to be unreachable, fails, or takes longer than
-// Options.OriginPatience) the newest answer that this node or any reachable one
-// had from it is given, marked Stale, unless it is older than Options.MaxStale;
-// the request goes on and serves whoever comes next. Errors have an HTTPStatus
-// method.
+// meanwhile, on this node or, for a repository that anybody can read, any other
+// (Options.TagsFromPeers): see desk.go. What it refuses (401, 403, 404) is passed
+// through.
+//
+// Where it cannot be asked (it is known to be unreachable, fails, or takes longer
+// than Options.OriginPatience) the newest answer that this node or any reachable
+// one had from it is given, marked Stale, unless it is older than
+// Options.MaxStale; the request goes on and serves whoever comes next. Where two
+// nodes or more know an answer, two of them must agree on it, this one being one
+// of them. An answer about a repository that needs credentials is given only to
+// clients of a node that the origin has let in within that time.
+//
+// Politeness to the origin costs a client twice Options.OriginPatience at most,
+// whatever the peers do, and half of its own deadline; then this node asks for
+// itself. Errors have an HTTPStatus method.
 func (f *Fetcher) Resolve(ctx context.Context, query Query) (Answer, error) {
 	q := canonical(query)
 	switch q.kind {
@@ -67,43 +115,62 @@ func (f *Fetcher) Resolve(ctx context.Context, query Query) (Answer, error) {
 	default:
 		return Answer{}, &Error{Status: http.StatusBadRequest, Code: "UNSUPPORTED", Message: "unknown kind of question"}
 	}
-	if r := exact(q, f.recall(q)); r != nil && r.age < f.opts.TagLifetime {
+	if r := exact(q, f.recall(q)); r != nil && r.age < f.opts.TagLifetime && f.accessOf(query.Source).open(f.opts.AccessLifetime) {
 		return f.given(r, false), nil
 	}
 	if err := f.tags.refused(q.key()); err != nil {
 		return Answer{}, err
 	}
-	fl := f.ask(q, query)
-	patience := f.opts.OriginPatience
-	if !f.origin.Reachable(q.origin) || f.tags.suspect(q.origin) {
-		patience = suspectPatience
+	fl := f.ask(q, "", func(ctx context.Context) (record, error) { return f.askOrigin(ctx, q, query) })
+	done, err := fl.wait(ctx, f.patience(q.origin))
+	switch {
+	case err != nil:
+		return Answer{}, err
+	case !done:
+		f.suspected(fl, q.origin)
+	case fl.err == nil:
+		return f.given(&fl.record, false), nil
+	case definite(fl.err):
+		return Answer{}, fl.err
 	}
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	select {
-	case <-fl.done:
-		if fl.err == nil {
-			return f.given(&fl.record, false), nil
-		}
-		if definite(fl.err) {
-			return Answer{}, fl.err
-		}
-	case <-timer.C:
-		f.tags.setSuspect(q.origin, true)
-	case <-ctx.Done():
-		return Answer{}, ctx.Err()
-	}
-	if r := f.newestKnown(ctx, q); r != nil {
+	r := f.newestKnown(ctx, q, fl)
+	switch {
+	case fl.answered():
+		return f.given(&fl.record, false), nil
+	case fl.finished() && definite(fl.err):
+		return Answer{}, fl.err
+	case r != nil && f.maySee(r):
 		return f.given(r, true), nil
 	}
-	select {
-	case <-fl.done:
-		if fl.err != nil {
-			return Answer{}, clientError(fl.err)
-		}
-		return f.given(&fl.record, false), nil
-	case <-ctx.Done():
-		return Answer{}, ctx.Err()
+	if _, err := fl.wait(ctx, f.opts.OriginTimeout+2*f.opts.OriginPatience); err != nil {
+		return Answer{}, err
+	}
+	switch {
+	case !fl.finished():
+		return Answer{}, clientError(context.DeadlineExceeded)
+	case fl.err != nil:
+		return Answer{}, clientError(fl.err)
+	}
+	return f.given(&fl.record, false), nil
+}
+
+// maySee reports whether a stale answer may be given to this node's clients.
+func (f *Fetcher) maySee(r *aged) bool {
+	return r.public || f.accessOf(r.source()).open(f.opts.MaxStale)
+}
+
+// patience is how long an origin is waited for, before somebody else is asked.
+func (f *Fetcher) patience(origin string) time.Duration {
+	if !f.origin.Reachable(origin) || f.tags.suspect(origin) {
+		return suspectPatience
+	}
+	return f.opts.OriginPatience
+}
+
+// suspected notes that an origin let a question wait, if it has been asked.
+func (f *Fetcher) suspected(fl *flight, origin string) {
+	if fl.pending.Load() {
+		f.tags.setSuspect(origin, true)
 	}
 }
 
@@ -160,30 +227,32 @@ func (t *tags) setSuspect(origin string, is bool) {
 	}
 }
 
-// ask joins the request for q to its origin, or starts it. The request lives on
-// the fetcher's context: whoever waits for it may go away.
-func (f *Fetcher) ask(q question, query Query) *flight {
+// ask joins the request for q, or starts it: for content of the digest about,
+// where q is about access. It lives on the fetcher's context: whoever waits for it
+// may go away.
+func (f *Fetcher) ask(q question, about digest.Digest, ask asker) *flight {
 	f.tags.mu.Lock()
 	defer f.tags.mu.Unlock()
 	key := q.key()
 	if fl := f.tags.flights[key]; fl != nil {
 		return fl
 	}
-	fl := &flight{done: make(chan struct{})}
+	fl := &flight{about: about}
+	fl.over, fl.land = context.WithCancel(context.Background())
+	fl.hurried, fl.hurry = context.WithCancel(f.ctx)
 	f.tags.flights[key] = fl
 	started := f.spawn(func() {
+		defer fl.hurry()
 		ctx, cancel := context.WithTimeout(f.ctx, f.opts.OriginTimeout)
 		defer cancel()
-		begun := time.Now()
-		fl.record.record, fl.err = f.askOrigin(ctx, q, query)
-		// The answer may be as old as the question.
-		fl.record.age = time.Since(begun)
+		fl.record, fl.err = f.inquire(ctx, fl, q, ask)
 		f.landed(q, fl)
 	})
 	if !started {
+		fl.hurry()
 		delete(f.tags.flights, key)
 		fl.err = errClosed
-		close(fl.done)
+		fl.land()
 	}
 	return fl
 }
@@ -192,18 +261,26 @@ func (f *Fetcher) landed(q question, fl *flight) {
 	switch {
 	case fl.err == nil:
 		f.tags.setSuspect(q.origin, false)
-		f.keep(fl.record)
-		f.announceAnswer(q.announced())
+		if fl.record.signer != f.keys.Self() {
+			f.learnPublic(&fl.record)
+		}
+		if q.kind != kindAccess {
+			f.keep(fl.record)
+			f.announceAnswer(&fl.record)
+		}
 	case definite(fl.err):
 		f.tags.setSuspect(q.origin, false)
-		f.tags.refuse(q.key(), fl.err)
+		// That one blob is not there says nothing about a repository.
+		if q.kind != kindAccess || denies(fl.err) {
+			f.tags.refuse(q.key(), fl.err)
+		}
 	default:
 		f.log.Info("the origin could not be asked", "origin", q.origin, "kind", string(q.kind), "err", fl.err)
 	}
 	f.tags.mu.Lock()
 	delete(f.tags.flights, q.key())
 	f.tags.mu.Unlock()
-	close(fl.done)
+	fl.land()
 }
 
 func (f *Fetcher) askOrigin(ctx context.Context, q question, query Query) (r record, err error) {
@@ -224,39 +301,79 @@ func (f *Fetcher) askOrigin(ctx context.Context, q question, query Query) (r rec
 		}
 		r.body, r.mediaType, r.link, r.filtersApplied = l.Body, l.MediaType, l.Link, l.FiltersApplied
 	}
-	r.sign(f.keys)
 	return r, nil
 }
 
-// newestKnown finds the newest answer that this node or a reachable peer knows.
-// What a peer knows is kept, so that the next client need not wait for it.
-func (f *Fetcher) newestKnown(ctx context.Context, q question) *aged {
-	own := best(q, f.recall(q))
+// newestKnown finds the newest answer that this node or a reachable peer knows,
+// nil where there is none that is trusted. What a peer knows is kept, so that the
+// next client need not wait for it. It ends when fl has an answer.
+func (f *Fetcher) newestKnown(ctx context.Context, q question, fl *flight) *aged {
+	own := f.bestAnswer(q)
+	if own != nil && own.age > f.opts.MaxStale {
+		own = nil
+	}
+	if f.opts.TagsFromPeers == FromPeersNever {
+		return own
+	}
 	patience := f.opts.PeerPatience
 	if own != nil {
 		patience = suspectPatience
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	found := own
-	for _, r := range f.askPeers(ctx, q) {
-		if found == nil || r.newer(found) {
-			found = &r
-		}
+	if !fl.finished() {
+		stop := context.AfterFunc(fl.over, func() {
+			if fl.err == nil {
+				cancel()
+			}
+		})
+		defer stop()
 	}
-	if found == nil || found.age > f.opts.MaxStale {
-		return nil
-	}
-	if found != own {
+	found := trusted(own, f.askPeers(ctx, q), f.opts.MaxStale)
+	if found != nil && found != own && q.kind != kindAccess {
 		f.keep(*found)
 	}
 	return found
 }
 
+// trusted picks the newest of the answers that peers have, and this node's own.
+// One peer's word goes where it is the only one that knows; of more, two must
+// agree, or one with this node. Where none do, the own answer stays, and else
+// only the origin can tell.
+func trusted(own *aged, peers []aged, maxAge time.Duration) *aged {
+	found := own
+	for i := range peers {
+		r := &peers[i]
+		if r.age > maxAge || found != nil && !r.newer(found) {
+			continue
+		}
+		voices := 0
+		for j := range peers {
+			if r.agrees(&peers[j].record) {
+				voices++
+			}
+		}
+		if own != nil && r.agrees(&own.record) {
+			voices++
+		}
+		if len(peers) == 1 || voices >= 2 {
+			found = r
+		}
+	}
+	return found
+}
+
+// maxAnswerProviders is about how many nodes announce one answer.
+const maxAnswerProviders = 16
+
 // announceAnswer provides an answer on the DHT, and withdraws the one that was
-// resolved longest ago when there are too many.
-func (f *Fetcher) announceAnswer(d digest.Digest) {
-	t := f.tags
+// resolved longest ago when there are too many. Of those who have it from others
+// a few will do.
+func (f *Fetcher) announceAnswer(r *aged) {
+	if r.signer != f.keys.Self() && rand.N(f.connectedTo()+1) >= maxAnswerProviders {
+		return
+	}
+	d, t := r.announced(), f.tags
 	t.mu.Lock()
 	old := digest.Digest("")
 	e := t.announce[d]

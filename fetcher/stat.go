@@ -2,20 +2,26 @@ package fetcher
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 )
 
 // Stat describes content and downloads nothing: from the store, from what
-// manifests said, from the origin, or, where that does not answer, from peers,
-// whose word for it is a claim. Errors have an HTTPStatus method.
+// manifests said, from the origin (for manifests one request does for the cluster,
+// as for tags), or, where that does not answer, from peers, whose word for it is
+// a claim. Nothing is told that the origin does not let this node read. Errors
+// have an HTTPStatus method.
 func (f *Fetcher) Stat(ctx context.Context, ref Ref) (Info, error) {
 	if err := checkRef(ref); err != nil {
 		return Info{}, err
 	}
 	if isEmpty(ref.Digest) && !ref.Manifest {
 		return Info{}, nil
+	}
+	if err := f.allow(ctx, ref); err != nil {
+		return Info{}, clientError(err)
 	}
 	if info, ok := f.knownInfo(ref.Digest); ok && (!ref.Manifest || info.MediaType != "") {
 		return info, nil
@@ -29,7 +35,7 @@ func (f *Fetcher) Stat(ctx context.Context, ref Ref) (Info, error) {
 		ctx, cancel := context.WithTimeout(f.ctx, f.opts.OriginTimeout)
 		defer cancel()
 		var r result
-		r.info, r.err = f.statOrigin(ctx, ref)
+		r.info, r.err = f.statShared(ctx, ref)
 		if r.err == nil || definite(r.err) {
 			f.tags.setSuspect(ref.Origin, false)
 		}
@@ -38,11 +44,7 @@ func (f *Fetcher) Stat(ctx context.Context, ref Ref) (Info, error) {
 	if !started {
 		return Info{}, errClosed
 	}
-	patience := f.opts.OriginPatience
-	if !f.origin.Reachable(ref.Origin) || f.tags.suspect(ref.Origin) {
-		patience = suspectPatience
-	}
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(f.patience(ref.Origin))
 	defer timer.Stop()
 	var failed error
 	select {
@@ -94,6 +96,31 @@ func (f *Fetcher) knownInfo(d digest.Digest) (Info, bool) {
 		}
 	}
 	return info, info.Size >= 0
+}
+
+// statShared describes content by the origin's word: for a manifest by the answer
+// to a question that other nodes may have asked already.
+func (f *Fetcher) statShared(ctx context.Context, ref Ref) (Info, error) {
+	if !ref.Manifest {
+		return f.statOrigin(ctx, ref)
+	}
+	query := Query{Source: ref.Source, Kind: QueryTag, Reference: ref.Digest.String()}
+	q := canonical(query)
+	fl := f.ask(q, "", func(ctx context.Context) (record, error) { return f.askOrigin(ctx, q, query) })
+	select {
+	case <-fl.over.Done():
+	case <-ctx.Done():
+		return Info{}, ctx.Err()
+	}
+	if fl.err != nil {
+		return Info{}, fl.err
+	}
+	r := &fl.record
+	if r.digest != ref.Digest {
+		return Info{}, &Error{Status: http.StatusBadGateway, Message: "the origin names another manifest than the one asked for"}
+	}
+	f.hints.put(ref.Digest, hint{size: r.size, kind: KindManifest, mediaType: r.mediaType})
+	return Info{Size: r.size, MediaType: r.mediaType}, nil
 }
 
 func (f *Fetcher) statOrigin(ctx context.Context, ref Ref) (Info, error) {

@@ -174,6 +174,8 @@ func (o originPort) List(ctx context.Context, src fetcher.Source, kind fetcher.Q
 	return &fetcher.List{Body: l.Body, MediaType: l.MediaType, Link: l.Link, FiltersApplied: l.FiltersApplied}, nil
 }
 
+func (o originPort) Public(src fetcher.Source) bool { return o.Client.Public(origin.Source(src)) }
+
 // keyring signs with the node's identity.
 type keyring struct {
 	self chunkindex.NodeID
