@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -152,6 +153,11 @@ func TestOneRequestATagForTheCluster(t *testing.T) {
 		c.asked("list", 1)
 		c.wantTag(c.nodes, tagQuery("b"), d)
 		c.asked("other types", 1)
+		// What no other node would read is asked alone, and nobody is to blame.
+		c.wantTag(c.nodes, tagQuery(strings.Repeat("x", maxField+1)), d)
+		c.asked("too long", 16)
+		c.wantTag(c.nodes, tagQuery("c"), d)
+		c.asked("after that", 1)
 	})
 }
 

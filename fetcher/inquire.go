@@ -45,7 +45,7 @@ const (
 // asked, or politeness has lasted long enough.
 func (f *Fetcher) inquire(ctx context.Context, fl *flight, q question, ask asker) (aged, error) {
 	leader := f.keys.Self()
-	if f.sharing() {
+	if f.sharing() && q.fits() {
 		polite, stop := context.WithTimeout(ctx, 2*f.opts.OriginPatience)
 		defer stop()
 		release := context.AfterFunc(fl.hurried, stop)

@@ -25,6 +25,17 @@ func canonical(q Query) question {
 		params: q.Params.Encode(), accept: canonicalAccept(q.Accept)}
 }
 
+// fits reports whether other nodes can be asked q: clients can send fields of any
+// length.
+func (q question) fits() bool {
+	for _, s := range []string{q.origin, q.repository, q.reference, q.params, q.accept} {
+		if len(s) > maxField {
+			return false
+		}
+	}
+	return true
+}
+
 // source is where the question is put.
 func (q question) source() Source { return Source{Origin: q.origin, Repository: q.repository} }
 

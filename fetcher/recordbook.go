@@ -38,7 +38,7 @@ func (f *Fetcher) recall(q question) []aged {
 // keep adds an answer to what is kept, in place of an older one to the same
 // question.
 func (f *Fetcher) keep(r aged) {
-	if len(r.body) > maxListBody || len(r.link) > maxField || len(r.params) > maxField || len(r.accept) > maxField {
+	if len(r.body) > maxListBody || len(r.link) > maxField || !r.fits() {
 		return
 	}
 	f.tags.keeping.Lock()

@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -79,8 +80,8 @@ func TestCooldownByOthers(t *testing.T) {
 		s.client.Cooldown("registry.test", 30*time.Second) // no shorter than it was
 		time.Sleep(50 * time.Second)
 		_, err := s.client.Size(s.Context(), app, d)
-		e, ok := err.(*Error) //nolint:errorlint // exactly this, unwrapped
-		if !ok || e.HTTPStatus() != 503 || e.Code != CodeTooManyRequests || e.RetryAfter() != 10*time.Second {
+		var e *Error
+		if !errors.As(err, &e) || e.HTTPStatus() != 503 || e.Code != CodeTooManyRequests || e.RetryAfter() != 10*time.Second {
 			s.Errorf("%v", err)
 		}
 		if s.client.Reachable("registry.test") {
