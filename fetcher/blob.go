@@ -2,6 +2,7 @@ package fetcher
 
 import (
 	"io"
+	"maps"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -20,7 +21,41 @@ type sourceKey struct {
 type source struct {
 	sourceKey
 	number policy.Source
+	origin *originNumber
 	users  int // blobs
+}
+
+// origins numbers origins for the core, which remembers their cooldowns by
+// number: a number stays its origin's while a source uses it, and after that
+// until there are maxOrigins.
+type origins struct {
+	by   map[string]*originNumber
+	last policy.Origin
+}
+
+type originNumber struct {
+	number policy.Origin
+	users  int // sources
+}
+
+// maxOrigins bounds the origins without users that are remembered: clients may
+// name any number of them.
+const maxOrigins = 256
+
+func (o *origins) intern(name string) *originNumber {
+	if n := o.by[name]; n != nil {
+		return n
+	}
+	if o.by == nil {
+		o.by = map[string]*originNumber{}
+	}
+	if len(o.by) >= maxOrigins {
+		maps.DeleteFunc(o.by, func(_ string, n *originNumber) bool { return n.users == 0 })
+	}
+	o.last++
+	n := &originNumber{number: o.last}
+	o.by[name] = n
+	return n
 }
 
 // blob is what the driver holds for a blob that the core has open. It outlives
@@ -77,23 +112,25 @@ func (f *Fetcher) blob(d digest.Digest) *blob {
 	return b
 }
 
-// intern returns the core's number for a source of b. Loop only.
-func (f *Fetcher) intern(b *blob, key sourceKey) policy.Source {
+// intern returns the core's numbers for a source of b and for its origin. Loop
+// only.
+func (f *Fetcher) intern(b *blob, key sourceKey) (policy.Source, policy.Origin) {
 	if key.Origin == "" {
-		return 0
+		return 0, 0
 	}
 	if s := b.sources[key]; s != nil {
-		return s.number
+		return s.number, s.origin.number
 	}
 	s := f.sources[key]
 	if s == nil {
 		f.lastSrc++
-		s = &source{sourceKey: key, number: f.lastSrc}
+		s = &source{sourceKey: key, number: f.lastSrc, origin: f.origins.intern(key.Origin)}
+		s.origin.users++
 		f.sources[key], f.numbers[s.number] = s, s
 	}
 	s.users++
 	b.sources[key] = s
-	return s.number
+	return s.number, s.origin.number
 }
 
 // sourceOf returns what a number stands for. Loop only.
@@ -115,6 +152,7 @@ func (f *Fetcher) closeBlob(d digest.Digest) {
 		if s.users--; s.users == 0 {
 			delete(f.sources, key)
 			delete(f.numbers, s.number)
+			s.origin.users--
 		}
 	}
 	clear(b.sources)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/peercache/peercache/chunkindex"
@@ -97,7 +98,9 @@ func (c *content) openSmall(r *Range) (err error) {
 			return err
 		}
 		defer closeWith(c.ctx, body)()
-		if s.data, err = readWhole(&meter{r: body, from: fromOrigin, count: f.count}, body.Size); err != nil {
+		m := &meter{r: body, from: fromOrigin, count: f.count}
+		defer f.limit(c.ctx, m, f.limits.origin)()
+		if s.data, err = readWhole(m, body.Size); err != nil {
 			return err
 		}
 	}
@@ -178,7 +181,10 @@ func (f *Fetcher) bypassBody(ctx context.Context, c *content, pos, n int64) (*me
 		return nil, nil, nil, &Error{Status: http.StatusBadGateway, Message: "the origin sent another range than it was asked for"}
 	}
 	watch := time.AfterFunc(f.cfg.ReaderTimeout, stop)
-	m := &meter{r: body, from: fromOrigin, count: f.count, alive: func() { watch.Reset(f.cfg.ReaderTimeout) }}
+	m := &meter{r: body, from: fromOrigin, count: f.count, alive: func() { watch.Reset(f.cfg.ReaderTimeout) },
+		pause: func() { watch.Stop() }}
+	closeBody, closeShare := stop, f.limit(ctx, m, f.limits.origin)
+	stop = sync.OnceFunc(func() { closeBody(); closeShare() })
 	if skip := pos - body.Offset; skip > 0 {
 		if _, err := io.CopyN(io.Discard, m, skip); err != nil {
 			watch.Stop()

@@ -2,6 +2,7 @@ package fetcher
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,17 +18,15 @@ func (f *Fetcher) carryOut(e *policy.Effect) {
 	switch e.Kind {
 	case policy.EfSend:
 		f.send(e.Peer, &e.Msg)
+	case policy.EfConnect:
+		f.connect(e.Peer)
 	case policy.EfLookup:
-		d := e.Blob
-		f.spawn(func() { f.post(f.lookedUp(d)) })
+		q := *e
+		f.spawn(func() { f.post(f.lookedUp(&q)) })
 	case policy.EfProvide:
-		if err := f.peers.Provide(e.Blob); err != nil {
-			f.log.Warn("announcing a blob", "digest", e.Blob, "err", err)
-		}
+		f.announcer.provide(e.Blob, chunkGroup{e.Chunk, e.N})
 	case policy.EfWithdraw:
-		if err := f.peers.Withdraw(e.Blob); err != nil {
-			f.log.Warn("withdrawing a blob", "digest", e.Blob, "err", err)
-		}
+		f.announcer.withdraw(e.Blob)
 	case policy.EfOpen:
 		f.openBlob(e)
 	case policy.EfClose:
@@ -35,6 +34,14 @@ func (f *Fetcher) carryOut(e *policy.Effect) {
 	case policy.EfTransfer:
 		t := *e
 		f.begin(t.ID, func(ctx context.Context) { f.transfer(ctx, &t) })
+	case policy.EfServe:
+		f.answerUpload(e.ID, uploadAnswer{served: true})
+	case policy.EfBusy:
+		f.answerUpload(e.ID, uploadAnswer{busy: true, peers: slices.Clone(e.Peers[:min(len(e.Peers), maxAlternatives)])})
+	case policy.EfCooldown:
+		if name := f.sourceOf(e.Source).Origin; name != "" {
+			f.origin.Cooldown(name, e.Wait)
+		}
 	case policy.EfOriginSize:
 		q, src := *e, f.sourceOf(e.Source)
 		f.begin(q.ID, func(ctx context.Context) { f.originSize(ctx, &q, src) })
@@ -106,10 +113,18 @@ func (f *Fetcher) begin(id policy.ID, fn func(context.Context)) {
 
 // send hands a message to the transport. A peer that cannot be sent to and that
 // the transport does not count as connected is down for the core; of one that is
-// connected the transport itself reports what has become of it.
+// connected the transport itself reports what has become of it. Nodes that the
+// message names are introduced before it.
 func (f *Fetcher) send(to chunkindex.NodeID, m *policy.Message) {
+	switch m.Kind {
+	case policy.MsgPeers:
+		f.introduce(to, m.Peers)
+	case policy.MsgRedirect:
+		f.introduce(to, []chunkindex.NodeID{m.Peer})
+	}
 	err := f.peers.Send(to, policy.AppendMessage(nil, m))
 	if err == nil {
+		f.count.message(m.Kind, sent)
 		return
 	}
 	f.mu.RLock()
@@ -120,11 +135,20 @@ func (f *Fetcher) send(to chunkindex.NodeID, m *policy.Message) {
 	}
 }
 
-// lookedUp asks the DHT who is close to a blob and who has it, both at once.
-func (f *Fetcher) lookedUp(d digest.Digest) policy.Event {
+// lookedUp asks the DHT who is close to a blob, who has it, and who has the group
+// of its chunks that is asked for, all at once.
+func (f *Fetcher) lookedUp(e *policy.Effect) policy.Event {
+	d := e.Blob
 	ctx, cancel := context.WithTimeout(f.ctx, f.opts.LookupTimeout)
 	defer cancel()
 	ev := policy.Event{Kind: policy.EvLooked, Blob: d}
+	providers := func(of digest.Digest) []chunkindex.NodeID {
+		ids, err := f.peers.Providers(ctx, of, policy.MaxPeers)
+		if err != nil {
+			f.log.Debug("looking up providers", "digest", d, "err", err)
+		}
+		return ids
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		var err error
@@ -132,17 +156,21 @@ func (f *Fetcher) lookedUp(d digest.Digest) policy.Event {
 			f.log.Debug("looking up the closest nodes", "digest", d, "err", err)
 		}
 	})
-	wg.Go(func() {
-		var err error
-		if ev.Providers, err = f.peers.Providers(ctx, d, policy.MaxPeers); err != nil {
-			f.log.Debug("looking up providers", "digest", d, "err", err)
-		}
-	})
+	wg.Go(func() { ev.Providers = providers(d) })
+	var group []chunkindex.NodeID
+	if e.N > 0 {
+		wg.Go(func() { group = providers(chunkGroup{e.Chunk, e.N}.key(d)) })
+	}
 	wg.Wait()
 	if b := f.lookUp(d); b != nil {
 		b.mu.Lock()
 		b.copies = len(ev.Providers)
 		b.mu.Unlock()
+	}
+	for _, id := range group {
+		if len(ev.Providers) < policy.MaxPeers && !slices.Contains(ev.Providers, id) {
+			ev.Providers = append(ev.Providers, id)
+		}
 	}
 	return ev
 }

@@ -394,6 +394,7 @@ type fakeOrigin struct {
 	down      bool          // Reachable is false
 	locked    bool          // only a login with a key is let in
 	delay     time.Duration // before each answer
+	cooldowns []string      // as told
 
 	sent     atomic.Int64 // body bytes of blobs
 	asked    atomic.Int64 // Resolve and List
@@ -639,7 +640,11 @@ func (o *fakeOrigin) Public(Source) bool {
 	return !o.locked
 }
 
-func (o *fakeOrigin) Cooldown(string, time.Duration) {}
+func (o *fakeOrigin) Cooldown(origin string, wait time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.cooldowns = append(o.cooldowns, fmt.Sprint(origin, " ", wait))
+}
 
 // fakeNet connects fetchers in memory.
 type fakeNet struct {
@@ -666,7 +671,8 @@ type fakeNode struct {
 	lie    atomic.Pointer[func(from chunkindex.NodeID, req []byte) ([]byte, error)]
 	dieAt  atomic.Int64 // goes away after so many bytes of one body, 0 never
 	sent   atomic.Int64
-	cut    context.Context // ends when it is disconnected
+	learnt map[chunkindex.NodeID][]string // by net.mu
+	cut    context.Context                // ends when it is disconnected
 	cutOff context.CancelFunc
 	cancel context.CancelFunc
 	done   chan error
@@ -734,6 +740,32 @@ func (s *peerStream) Read(p []byte) (int, error) {
 }
 
 func (s *peerStream) Close() error { return s.r.Close() }
+
+func (n *fakeNode) Connect(_ context.Context, to chunkindex.NodeID) error {
+	if n.other(to) == nil {
+		return errors.New("not reachable")
+	}
+	return nil
+}
+
+// Addresses returns one address for each node of the net.
+func (n *fakeNode) Addresses(of chunkindex.NodeID) []string {
+	n.net.mu.Lock()
+	defer n.net.mu.Unlock()
+	if n.net.nodes[of] == nil {
+		return nil
+	}
+	return []string{"/memory/" + of.String()}
+}
+
+func (n *fakeNode) Learn(of chunkindex.NodeID, addresses []string) {
+	n.net.mu.Lock()
+	defer n.net.mu.Unlock()
+	if n.learnt == nil {
+		n.learnt = map[chunkindex.NodeID][]string{}
+	}
+	n.learnt[of] = addresses
+}
 
 func (n *fakeNode) Call(ctx context.Context, to chunkindex.NodeID, req []byte) ([]byte, error) {
 	o := n.other(to)

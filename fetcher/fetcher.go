@@ -49,6 +49,11 @@ type Options struct {
 	// received from them, OriginRate what is read from all origins together: bytes
 	// a second, each. 0 means no bound.
 	UploadRate, DownloadRate, OriginRate int64
+	// AnnounceCheck is about how often this node looks, for each blob that it
+	// holds, whether others announce it: where few do it announces the blob too,
+	// where many do it may stop. 0 means 40 min, a third of what the DHT remembers
+	// announcements for; a negative value that it never does.
+	AnnounceCheck time.Duration
 	// Logger receives what an operator should know. nil means none.
 	Logger *slog.Logger
 	// Registerer receives the metrics. nil means none.
@@ -68,6 +73,7 @@ func (o Options) withDefaults() Options {
 		{&o.PeerPatience, 500 * time.Millisecond},
 		{&o.OriginTimeout, 30 * time.Second},
 		{&o.LookupTimeout, time.Second},
+		{&o.AnnounceCheck, 40 * time.Minute},
 	} {
 		if *d.at == 0 {
 			*d.at = d.value
@@ -116,6 +122,8 @@ type Fetcher struct {
 	cancel context.CancelFunc
 	queue  *queue
 	lastID atomic.Uint64 // of readers
+	// lastUpload is the last ID of an upload.
+	lastUpload atomic.Uint64
 
 	// spawning guards stopped and the first Add of work.
 	spawning sync.Mutex
@@ -130,6 +138,9 @@ type Fetcher struct {
 	sources map[sourceKey]*source     // loop
 	numbers map[policy.Source]*source // loop
 	lastSrc policy.Source             // loop
+	origins origins                   // loop
+	asked   *upload                   // loop: the upload that the core is being asked about
+	askedID policy.ID                 // loop
 
 	// mu guards blobs, which the loop alone changes, and the peers.
 	mu     sync.RWMutex
@@ -137,9 +148,13 @@ type Fetcher struct {
 	up     map[chunkindex.NodeID]bool
 	banned map[chunkindex.NodeID]time.Time
 
-	uploads     chan struct{} // a token for each range being served
-	readerCount atomic.Int64
-	live        live
+	uploads       chan struct{} // a token for each range being served
+	readerCount   atomic.Int64
+	live          live
+	limits        struct{ upload, download, origin *limiter }
+	connects      connects
+	introductions introductions
+	announcer     announcer
 }
 
 var _ Service = (*Fetcher)(nil)
@@ -173,6 +188,9 @@ func New(store Store, peers Peers, origin Origin, keys Keyring, cfg policy.Confi
 		f.core = policy.New(cfg)
 	}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
+	f.limits.upload, f.limits.download, f.limits.origin = newLimiter(o.UploadRate), newLimiter(o.DownloadRate), newLimiter(o.OriginRate)
+	f.connects.wanted = map[chunkindex.NodeID]chan struct{}{}
+	f.announcer.begin(f)
 	f.count.register(o.Registerer, f)
 	return f
 }
@@ -231,8 +249,9 @@ func (f *Fetcher) now() policy.Time { return policy.Time(time.Since(f.start)) }
 
 func (f *Fetcher) post(ev policy.Event) { f.queue.put(item{ev: ev}) }
 
-// tellHeld tells the core what the store holds, before anything else, and
-// announces complete blobs again: the DHT forgets those of nodes that are gone.
+// tellHeld tells the core what the store holds, before anything else, and sees
+// to it that complete blobs are announced: the DHT forgets those of nodes that
+// are gone.
 func (f *Fetcher) tellHeld() {
 	var complete []digest.Digest
 	err := f.store.List(func(d digest.Digest, info StoreInfo) bool {
@@ -245,16 +264,7 @@ func (f *Fetcher) tellHeld() {
 	if err != nil {
 		f.log.Error("listing the store", "err", err)
 	}
-	f.spawn(func() {
-		for _, d := range complete {
-			if f.ctx.Err() != nil {
-				return
-			}
-			if err := f.peers.Provide(d); err != nil {
-				f.log.Warn("announcing a blob", "digest", d, "err", err)
-			}
-		}
-	})
+	f.announcer.start(complete)
 }
 
 func isSmall(info StoreInfo) bool {
@@ -267,6 +277,10 @@ func isSmall(info StoreInfo) bool {
 func (f *Fetcher) handle(it *item) {
 	if it.do != nil {
 		it.do()
+		return
+	}
+	if it.upload != nil {
+		f.stepUpload(it.upload, it.ev)
 		return
 	}
 	ev := &it.ev
@@ -314,6 +328,8 @@ func (f *Fetcher) PeerUp(id chunkindex.NodeID) {
 	f.up[id] = true
 	f.mu.Unlock()
 	f.tags.silence.heard(id)
+	f.connects.arrived(id)
+	f.announcer.metPeer()
 	f.post(policy.Event{Kind: policy.EvPeerUp, Peer: id})
 }
 
@@ -323,12 +339,17 @@ func (f *Fetcher) PeerDown(id chunkindex.NodeID) {
 	delete(f.up, id)
 	f.mu.Unlock()
 	f.desk.gone(id)
+	f.introductions.forget(id)
 	f.post(policy.Event{Kind: policy.EvPeerDown, Peer: id})
 }
 
 // Frame takes a control frame from a peer. It doesn't block. What is not a
 // message is dropped.
 func (f *Fetcher) Frame(from chunkindex.NodeID, frame []byte) {
+	if len(frame) > 0 && frame[0] == frameAddresses {
+		f.learn(from, frame)
+		return
+	}
 	m, err := policy.DecodeMessage(frame)
 	if err != nil {
 		if !errors.Is(err, policy.ErrOptional) {
@@ -336,6 +357,7 @@ func (f *Fetcher) Frame(from chunkindex.NodeID, frame []byte) {
 		}
 		return
 	}
+	f.count.message(m.Kind, received)
 	if !f.queue.putMessage(from, m) {
 		f.log.Debug("a peer sends too much", "peer", from)
 	}

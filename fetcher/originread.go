@@ -62,14 +62,16 @@ func (f *Fetcher) originRead(ctx context.Context, e *policy.Effect, src sourceKe
 	f.post(policy.Event{Kind: policy.EvOriginDone, Blob: e.Blob, ID: e.ID, Size: e.Size})
 }
 
-func (f *Fetcher) originMeter(e *policy.Effect) *meter {
-	m := &meter{from: fromOrigin, count: f.count, report: func(n int64) {
+// originMeter returns the meter of an origin's body. done must be called after
+// the last Read.
+func (f *Fetcher) originMeter(ctx context.Context, e *policy.Effect, body io.Reader) (m *meter, done func()) {
+	m = &meter{r: body, from: fromOrigin, count: f.count, report: func(n int64) {
 		f.post(policy.Event{Kind: policy.EvOriginProgress, Blob: e.Blob, ID: e.ID, N: n})
 	}}
 	if b := f.lookUp(e.Blob); b != nil {
 		m.tally = func(n int64) { b.traffic.add(fromOrigin, n) }
 	}
-	return m
+	return m, f.limit(ctx, m, f.limits.origin)
 }
 
 func (f *Fetcher) originSmall(ctx context.Context, e *policy.Effect, src sourceKey) (err error) {
@@ -118,8 +120,8 @@ func (f *Fetcher) originWhole(ctx context.Context, e *policy.Effect, src sourceK
 		return nil, "", err
 	}
 	defer closeWith(ctx, body)()
-	m := f.originMeter(e)
-	m.r = body
+	m, done := f.originMeter(ctx, e, body)
+	defer done()
 	data, err := readWhole(m, body.Size)
 	if err != nil {
 		f.count.wasted(fromOrigin, m.total)
@@ -150,8 +152,8 @@ func (f *Fetcher) originChunks(ctx context.Context, e *policy.Effect, src source
 		return &Error{Status: http.StatusBadGateway, Message: "the origin sent another range than it was asked for"}
 	}
 	f.post(policy.Event{Kind: policy.EvOriginHeaders, Blob: e.Blob, ID: e.ID, Size: body.Size, Ranged: body.Ranged})
-	m := f.originMeter(e)
-	m.r = body
+	m, done := f.originMeter(ctx, e, body)
+	defer done()
 	for i := first; i < end; i++ {
 		if err := f.originChunk(ctx, e, l, i, m); err != nil {
 			return err

@@ -105,6 +105,15 @@ type Peers interface {
 	// Read reads a range of a blob from a peer; n -1 means all of a small
 	// blob.
 	Read(ctx context.Context, to chunkindex.NodeID, d digest.Digest, off, n int64) (*PeerBody, error)
+	// Connect returns nil once there is a connection to a node; that it is up is
+	// told as ever.
+	Connect(ctx context.Context, to chunkindex.NodeID) error
+	// Addresses returns where a node can be reached, as multiaddrs without
+	// /p2p; none where that is not known. It does not block.
+	Addresses(of chunkindex.NodeID) []string
+	// Learn takes addresses of a node by another one's word: it validates them,
+	// bounds them, and forgets them soon. It does not block.
+	Learn(of chunkindex.NodeID, addresses []string)
 	// Call sends a small request and returns the response.
 	Call(ctx context.Context, to chunkindex.NodeID, request []byte) ([]byte, error)
 	// Closest returns the nodes nearest to a digest on the DHT, this one
@@ -119,8 +128,9 @@ type Peers interface {
 
 // PeerBody is a peer's answer to Read: the bytes, the blob's size by the peer's
 // word, and the claims that travel with the chunk (signatures not yet checked).
-// Errors of Read: Busy() true for a peer that serves enough, fs.ErrNotExist for
-// one that does not have it.
+// Errors of Read: Busy() true for a peer that serves enough (with Alternatives()
+// []chunkindex.NodeID where it named others), fs.ErrNotExist for one that does
+// not have it.
 type PeerBody struct {
 	io.ReadCloser
 	Size   int64

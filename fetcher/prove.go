@@ -113,6 +113,7 @@ func (f *Fetcher) proveBlob(e *policy.Effect) {
 			size := b.size
 			b.mu.Unlock()
 			f.post(policy.Event{Kind: policy.EvHeld, Blob: b.digest, Size: size, Whole: true})
+			f.announcer.proven(b.digest)
 		case errors.As(err, &mismatch) && mismatch.DigestMismatch():
 			f.log.Warn("a blob does not match its digest", "digest", b.digest, "err", err)
 			f.hints.forget(b.digest)

@@ -13,6 +13,8 @@ type item struct {
 	ev policy.Event
 	// reader belongs to an EvRead.
 	reader *reader
+	// upload belongs to an EvUpload.
+	upload *upload
 	// do, where there is one, is called instead of handing ev to the core.
 	do func()
 }

@@ -70,7 +70,7 @@ func (f *Fetcher) admit(r *reader, ev *policy.Event) {
 	b.readers++
 	b.kind = max(b.kind, kind)
 	b.mu.Unlock()
-	ev.Source = f.intern(b, sourceKey{r.ref.Source, r.ref.Manifest})
+	ev.Source, ev.Origin = f.intern(b, sourceKey{r.ref.Source, r.ref.Manifest})
 }
 
 // dismiss forgets a reader that has ended. Loop only.

@@ -6,19 +6,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"sync"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/peercache/peercache/chunkindex"
 )
-
-// BusyError tells a peer to ask somebody else.
-type BusyError struct{}
-
-// Error implements error.
-func (BusyError) Error() string { return "fetcher: busy" }
-
-// Busy is true.
-func (BusyError) Busy() bool { return true }
 
 // ErrRange says that a peer asked for bytes that the blob does not have, or for
 // more than is in the chunk where they start.
@@ -28,26 +23,41 @@ var ErrRange = errors.New("fetcher: range not served")
 // takes for a stall.
 const proofPatience = time.Second
 
-// served is the body of a range that goes to a peer.
+// served is the body of a range that goes to a peer, at the rate that the peer
+// has a share of.
 type served struct {
-	*io.SectionReader
-	closer func()
+	r     *io.SectionReader
+	share *share // nil for no bound
+	once  sync.Once
+	over  func()
 }
 
-// Close implements io.Closer. It may be called more than once.
-func (s *served) Close() error {
-	if s.closer != nil {
-		s.closer()
-		s.closer = nil
+// Read implements io.Reader.
+func (s *served) Read(p []byte) (int, error) {
+	if s.share == nil || len(p) == 0 {
+		return s.r.Read(p)
 	}
+	got, err := s.share.take(len(p))
+	if err != nil {
+		return 0, err
+	}
+	n, err := s.r.Read(p[:got])
+	s.share.giveBack(got - n)
+	return n, err
+}
+
+// Close implements io.Closer. It may be called more than once, and while a Read
+// waits for its share, which then fails.
+func (s *served) Close() error {
+	s.once.Do(s.over)
 	return nil
 }
 
 // OpenRange opens a range of a blob for a peer: of a complete blob, or of chunks
 // of a partial one that are known to be right. At most the length of the chunk
 // at Offset at once; Length -1 is all of a blob of at most 8 MiB. It fails with
-// fs.ErrNotExist for what is not here, [BusyError], or [ErrRange]. The caller
-// closes the body.
+// fs.ErrNotExist for what is not here, [BusyError], or [ErrRange]. ctx governs
+// the body too. The caller closes the body.
 func (f *Fetcher) OpenRange(ctx context.Context, from chunkindex.NodeID, req RangeRequest) (*RangeSource, error) {
 	if f.isBanned(from) {
 		return nil, fmt.Errorf("serving %s: %w", req.Digest, fs.ErrNotExist)
@@ -55,33 +65,105 @@ func (f *Fetcher) OpenRange(ctx context.Context, from chunkindex.NodeID, req Ran
 	select {
 	case f.uploads <- struct{}{}:
 	default:
+		f.count.refused(refusedFull)
 		return nil, BusyError{}
 	}
-	src, closer, err := f.openRange(ctx, req)
+	src, err := f.openRange(ctx, from, req)
 	if err != nil {
 		<-f.uploads
 		return nil, fmt.Errorf("serving %s: %w", req.Digest, err)
 	}
-	body := src.Body.(*served)
-	body.closer = func() {
-		closer()
-		<-f.uploads
-	}
 	return src, nil
 }
 
-func (f *Fetcher) openRange(ctx context.Context, req RangeRequest) (*RangeSource, func(), error) {
-	if sb, err := f.store.Open(req.Digest); err == nil {
-		src, err := f.rangeOfStored(ctx, sb, req)
-		if err != nil {
-			closeQuietly(sb)
-			return nil, nil, err
-		}
-		return src, func() { closeQuietly(sb) }, nil
-	} else if !absent(err) {
-		return nil, nil, err
+// openRange finds the blob, has the core admit the upload, and only then does
+// what costs something: proving and signing.
+func (f *Fetcher) openRange(ctx context.Context, from chunkindex.NodeID, req RangeRequest) (*RangeSource, error) {
+	o, err := f.openServable(req.Digest)
+	if err != nil {
+		return nil, err
 	}
-	return f.rangeOfPartial(req)
+	off, n, err := fit(o.layout, req)
+	if err != nil {
+		o.close()
+		return nil, err
+	}
+	over, err := f.admitUpload(ctx, from, req.Digest, o.layout.At(off))
+	if err != nil {
+		o.close()
+		var busy BusyError
+		if errors.As(err, &busy) {
+			f.count.refused(refusedByCore)
+			f.introduce(from, busy.Peers)
+		}
+		return nil, err
+	}
+	claims, err := o.claims(ctx, off, n)
+	if err != nil {
+		over()
+		o.close()
+		return nil, err
+	}
+	body := &served{r: io.NewSectionReader(o.file, off, n), share: f.limits.upload.share(ctx, from)}
+	body.over = func() {
+		body.share.close()
+		o.close()
+		over()
+		<-f.uploads
+	}
+	return &RangeSource{Size: o.layout.Size(), Length: n, Claims: claims, Body: body}, nil
+}
+
+// servable is a blob, complete or not, that is open to be served from.
+type servable struct {
+	layout chunkindex.Layout
+	file   *os.File
+	close  func()
+	// claims checks that a range may be served, and returns the claims that go
+	// with it.
+	claims func(ctx context.Context, off, n int64) ([]chunkindex.Claim, error)
+}
+
+func (f *Fetcher) openServable(d digest.Digest) (*servable, error) {
+	sb, err := f.store.Open(d)
+	if absent(err) {
+		return f.openServablePartial(d)
+	}
+	if err != nil {
+		return nil, err
+	}
+	l, err := chunkindex.LayoutFor(sb.Size())
+	if err != nil {
+		closeQuietly(sb)
+		return nil, err
+	}
+	return &servable{layout: l, file: sb.File(), close: func() { closeQuietly(sb) },
+		claims: func(ctx context.Context, off, n int64) ([]chunkindex.Claim, error) {
+			return f.claimsOfStored(ctx, d, sb, l, off, n)
+		}}, nil
+}
+
+func (f *Fetcher) openServablePartial(d digest.Digest) (*servable, error) {
+	b := f.lookUp(d)
+	if b == nil {
+		return nil, fs.ErrNotExist
+	}
+	b.mu.Lock()
+	p, l := b.partial, b.layout
+	b.mu.Unlock()
+	if p == nil {
+		return nil, fs.ErrNotExist
+	}
+	// The file is opened before the levels are looked at: bytes at a level that
+	// may be shared are never overwritten in place.
+	file, err := p.File()
+	if err != nil {
+		return nil, err
+	}
+	return &servable{layout: l, file: file, close: func() { closeQuietly(file) },
+		claims: func(_ context.Context, off, n int64) ([]chunkindex.Claim, error) {
+			return f.claimsOfPartial(d, p, l, off, n)
+		}}, nil
 }
 
 // fit checks a peer's range: it lies in the blob, and is no longer than the chunk
@@ -103,16 +185,7 @@ func fit(l chunkindex.Layout, req RangeRequest) (off, n int64, err error) {
 	return off, n, nil
 }
 
-func (f *Fetcher) rangeOfStored(ctx context.Context, sb StoredBlob, req RangeRequest) (*RangeSource, error) {
-	l, err := chunkindex.LayoutFor(sb.Size())
-	if err != nil {
-		return nil, err
-	}
-	off, n, err := fit(l, req)
-	if err != nil {
-		return nil, err
-	}
-	src := &RangeSource{Size: sb.Size(), Length: n}
+func (f *Fetcher) claimsOfStored(ctx context.Context, d digest.Digest, sb StoredBlob, l chunkindex.Layout, off, n int64) ([]chunkindex.Claim, error) {
 	// A signature, and the last byte, need the proof. It is at hand unless the
 	// node stopped uncleanly; then it goes on when this peer has been told to
 	// come again, or been given bytes that nobody vouches for.
@@ -126,56 +199,33 @@ func (f *Fetcher) rangeOfStored(ctx context.Context, sb StoredBlob, req RangeReq
 	case soon.Err() == nil:
 		return nil, proof
 	case off+n == sb.Size():
+		f.count.refused(refusedUnproven)
 		return nil, BusyError{}
 	}
 	if first, end := l.Span(off, n); end == first+1 && proof == nil {
 		if sum, err := sb.Sum(first); err == nil {
-			src.Claims = []chunkindex.Claim{f.keys.Sign(req.Digest, l, first, sum)}
+			return []chunkindex.Claim{f.keys.Sign(d, l, first, sum)}, nil
 		}
 	}
-	src.Body = &served{SectionReader: io.NewSectionReader(sb.File(), off, n)}
-	return src, nil
+	return nil, nil
 }
 
-func (f *Fetcher) rangeOfPartial(req RangeRequest) (*RangeSource, func(), error) {
-	b := f.lookUp(req.Digest)
-	if b == nil {
-		return nil, nil, fs.ErrNotExist
-	}
-	b.mu.Lock()
-	p, l := b.partial, b.layout
-	b.mu.Unlock()
-	if p == nil {
-		return nil, nil, fs.ErrNotExist
-	}
-	off, n, err := fit(l, req)
-	if err != nil {
-		return nil, nil, err
-	}
-	src := &RangeSource{Size: l.Size(), Length: n}
-	// The file is opened before the levels are looked at: bytes at a level that
-	// may be shared are never overwritten in place.
-	file, err := p.File()
-	if err != nil {
-		return nil, nil, err
-	}
+func (f *Fetcher) claimsOfPartial(d digest.Digest, p Partial, l chunkindex.Layout, off, n int64) (claims []chunkindex.Claim, err error) {
 	first, end := l.Span(off, n)
 	for i := first; i < end; i++ {
 		st := p.Chunk(i)
 		if !st.Level.Shareable() {
-			closeQuietly(file)
-			return nil, nil, fs.ErrNotExist
+			return nil, fs.ErrNotExist
 		}
 		if end > first+1 {
 			continue
 		}
 		switch {
 		case st.Level >= chunkindex.Fetched:
-			src.Claims = []chunkindex.Claim{f.keys.Sign(req.Digest, l, i, st.Sum)}
+			claims = []chunkindex.Claim{f.keys.Sign(d, l, i, st.Sum)}
 		case st.Claim != nil:
-			src.Claims = []chunkindex.Claim{*st.Claim}
+			claims = []chunkindex.Claim{*st.Claim}
 		}
 	}
-	src.Body = &served{SectionReader: io.NewSectionReader(file, off, n)}
-	return src, func() { closeQuietly(file) }, nil
+	return claims, nil
 }

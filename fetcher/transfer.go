@@ -28,7 +28,8 @@ var (
 	errLocal   = errors.New("fetcher: no memory")
 )
 
-// meter reads a body, counts what comes, and reports it in steps.
+// meter reads a body at the rate that it has a share of, counts what comes, and
+// reports it in steps.
 type meter struct {
 	r      io.Reader
 	total  int64
@@ -38,10 +39,44 @@ type meter struct {
 	tally  func(int64) // counts for the blob and the peer, nil for nobody
 	alive  func()      // called for each read that brings bytes
 	report func(int64) // called for each progressBytes
+
+	// Where the rate is bounded, steps are also cut by time, and report is called
+	// with 0 while a share is waited for, since nobody else is slow; pause is what
+	// undoes alive meanwhile.
+	share *share
+	every time.Duration
+	said  time.Time
+	pause func()
+}
+
+// limit bounds the rate of m. done must be called after the last Read.
+func (f *Fetcher) limit(ctx context.Context, m *meter, l *limiter) (done func()) {
+	m.share = l.share(ctx, chunkindex.NodeID{})
+	m.every = max(f.cfg.TransferStall/4, time.Millisecond)
+	m.said = time.Now()
+	return m.share.close
 }
 
 func (m *meter) Read(p []byte) (int, error) {
+	if m.share != nil && len(p) > 0 {
+		paused := false
+		got, err := m.share.takeTelling(len(p), m.every, func() {
+			if m.pause != nil {
+				m.pause()
+				paused = true
+			}
+			m.tell()
+		})
+		if err != nil {
+			return 0, err
+		}
+		if paused {
+			m.alive()
+		}
+		p = p[:got]
+	}
 	n, err := m.r.Read(p)
+	m.share.giveBack(len(p) - n)
 	if n > 0 {
 		m.total += int64(n)
 		m.unsaid += int64(n)
@@ -54,14 +89,25 @@ func (m *meter) Read(p []byte) (int, error) {
 		}
 		if m.unsaid >= progressBytes {
 			m.flush()
+		} else if m.share != nil {
+			m.tell()
 		}
 	}
 	return n, err
 }
 
+// tell reports what has come, be it nothing, where that was not done for a while.
+func (m *meter) tell() {
+	if m.report != nil && time.Since(m.said) >= m.every {
+		m.report(m.unsaid)
+		m.unsaid, m.said = 0, time.Now()
+	}
+}
+
 func (m *meter) flush() {
 	if m.unsaid > 0 && m.report != nil {
 		m.report(m.unsaid)
+		m.said = time.Now()
 	}
 	m.unsaid = 0
 }
@@ -95,6 +141,9 @@ func (f *Fetcher) transfer(ctx context.Context, e *policy.Effect) {
 	if err != nil {
 		ev = policy.Event{Kind: policy.EvTransferFailed, Blob: e.Blob, ID: e.ID, Chunk: e.Chunk, Peer: e.Peer,
 			Fault: f.faultOf(err)}
+		if ev.Fault == policy.FaultBusy {
+			ev.Peers = alternativesOf(err)
+		}
 		if ev.Fault != policy.FaultCancelled {
 			f.log.Debug("a transfer failed", "digest", e.Blob, "peer", e.Peer, "chunk", e.Chunk, "err", err)
 		}
@@ -152,6 +201,8 @@ func (f *Fetcher) receive(ctx context.Context, e *policy.Effect, ev *policy.Even
 	watchdog := time.AfterFunc(f.cfg.TransferStall, func() { cancel(errStalled) })
 	defer watchdog.Stop()
 	m.alive = func() { watchdog.Reset(f.cfg.TransferStall) }
+	m.pause = func() { watchdog.Stop() }
+	defer f.limit(ctx, m, f.limits.download)()
 
 	body, err := f.peers.Read(ctx, e.Peer, e.Blob, e.Off, e.N)
 	if err != nil {
