@@ -801,10 +801,11 @@ func (n *fakeNode) Closest(context.Context, digest.Digest) ([]chunkindex.NodeID,
 	return ids, nil
 }
 
-func (n *fakeNode) Providers(_ context.Context, d digest.Digest, _ int) ([]chunkindex.NodeID, error) {
+func (n *fakeNode) Providers(_ context.Context, d digest.Digest, most int) ([]chunkindex.NodeID, error) {
 	n.net.mu.Lock()
 	defer n.net.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(n.net.providers[d]), func(id chunkindex.NodeID) bool { return id == n.id }), nil
+	ids := slices.DeleteFunc(slices.Clone(n.net.providers[d]), func(id chunkindex.NodeID) bool { return id == n.id })
+	return ids[:min(len(ids), most)], nil
 }
 
 func (n *fakeNode) Provide(d digest.Digest) error {
