@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -87,10 +88,19 @@ func (a *announcer) begin(f *Fetcher) {
 	a.chunks, a.decided = map[chunkindex.Sum]int{}, map[digest.Digest]bool{}
 }
 
-// start takes up what an earlier run announced. complete are the blobs that are
-// complete in the store.
+// start sees to it that what is complete in the store is announced.
 func (a *announcer) start(complete []digest.Digest) {
-	a.work.add(func() { a.restore(complete) })
+	if a.f.cfg.Announce == policy.AnnounceChunks {
+		list := slices.Clone(complete)
+		a.work.add(func() {
+			for _, d := range list {
+				if a.sums >= maxChunksProvided || a.f.ctx.Err() != nil {
+					break
+				}
+				a.provideChunks(d, false)
+			}
+		})
+	}
 	if a.f.opts.AnnounceCheck < 0 {
 		for _, d := range complete {
 			a.provide(d, chunkGroup{})
@@ -296,7 +306,7 @@ func (a *announcer) withdrawParts(d digest.Digest, groups, sums bool) (changed b
 
 // restore takes up the parts of an earlier run, and ends the announcing of those
 // that are not wanted any more or whose blobs are gone.
-func (a *announcer) restore(complete []digest.Digest) {
+func (a *announcer) restore() {
 	data, err := a.f.store.Record(partsSpace, partsKey)
 	if err != nil && !absent(err) {
 		a.f.log.Error("reading what was announced", "err", err)
@@ -316,14 +326,6 @@ func (a *announcer) restore(complete []digest.Digest) {
 	}
 	if changed {
 		a.record()
-	}
-	if a.f.cfg.Announce == policy.AnnounceChunks {
-		for _, d := range complete {
-			if a.sums >= maxChunksProvided || a.f.ctx.Err() != nil {
-				break
-			}
-			a.provideChunks(d, false)
-		}
 	}
 }
 

@@ -253,6 +253,7 @@ func (f *Fetcher) post(ev policy.Event) { f.queue.put(item{ev: ev}) }
 // to it that complete blobs are announced: the DHT forgets those of nodes that
 // are gone.
 func (f *Fetcher) tellHeld() {
+	f.announcer.work.add(f.announcer.restore)
 	var complete []digest.Digest
 	err := f.store.List(func(d digest.Digest, info StoreInfo) bool {
 		f.step(policy.Event{Kind: policy.EvHeld, Blob: d, Size: info.Size, Whole: info.Complete, Small: isSmall(info)})

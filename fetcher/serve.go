@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -28,14 +29,15 @@ const proofPatience = time.Second
 type served struct {
 	r     *io.SectionReader
 	share *share // nil for no bound
+	sent  atomic.Int64
 	once  sync.Once
 	over  func()
 }
 
 // Read implements io.Reader.
 func (s *served) Read(p []byte) (int, error) {
-	if s.share == nil || len(p) == 0 {
-		return s.r.Read(p)
+	if len(p) == 0 {
+		return 0, nil
 	}
 	got, err := s.share.take(len(p))
 	if err != nil {
@@ -43,6 +45,7 @@ func (s *served) Read(p []byte) (int, error) {
 	}
 	n, err := s.r.Read(p[:got])
 	s.share.giveBack(got - n)
+	s.sent.Add(int64(n))
 	return n, err
 }
 
@@ -100,7 +103,7 @@ func (f *Fetcher) openRange(ctx context.Context, from chunkindex.NodeID, req Ran
 	}
 	claims, err := o.claims(ctx, off, n)
 	if err != nil {
-		over()
+		over(0)
 		o.close()
 		return nil, err
 	}
@@ -108,7 +111,7 @@ func (f *Fetcher) openRange(ctx context.Context, from chunkindex.NodeID, req Ran
 	body.over = func() {
 		body.share.close()
 		o.close()
-		over()
+		over(body.sent.Load())
 		<-f.uploads
 	}
 	return &RangeSource{Size: o.layout.Size(), Length: n, Claims: claims, Body: body}, nil

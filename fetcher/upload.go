@@ -66,9 +66,9 @@ type uploadAnswer struct {
 }
 
 // admitUpload asks the core whether a chunk is served to a peer now. It returns
-// what must be called, once, when the upload is over; or it fails with
-// [BusyError], or as ctx does.
-func (f *Fetcher) admitUpload(ctx context.Context, from chunkindex.NodeID, d digest.Digest, chunk int) (over func(), err error) {
+// what must be called, once, with the bytes that were sent, when the upload is
+// over; or it fails with [BusyError], or as ctx does.
+func (f *Fetcher) admitUpload(ctx context.Context, from chunkindex.NodeID, d digest.Digest, chunk int) (over func(int64), err error) {
 	id := policy.ID(f.lastUpload.Add(1))
 	u := &upload{answer: make(chan uploadAnswer, 1)}
 	f.queue.put(item{upload: u, ev: policy.Event{Kind: policy.EvUpload, ID: id, Peer: from, Blob: d, Chunk: chunk}})
@@ -94,13 +94,13 @@ func (f *Fetcher) admitUpload(ctx context.Context, from chunkindex.NodeID, d dig
 	if a.busy {
 		return nil, BusyError{Peers: a.peers}
 	}
-	over = func() {
+	over = func(n int64) {
 		if a.served {
-			f.post(policy.Event{Kind: policy.EvUploaded, ID: id, Peer: from, Blob: d, Chunk: chunk})
+			f.post(policy.Event{Kind: policy.EvUploaded, ID: id, Peer: from, Blob: d, Chunk: chunk, N: n})
 		}
 	}
 	if err != nil {
-		over()
+		over(0)
 		return nil, err
 	}
 	return over, nil

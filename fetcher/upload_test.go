@@ -31,6 +31,7 @@ type doorman struct {
 	answer func(policy.Event) []policy.Effect
 	asked  []policy.Event
 	over   map[policy.ID]int
+	sent   int64
 }
 
 func (d *doorman) step(ev policy.Event) []policy.Effect {
@@ -44,6 +45,7 @@ func (d *doorman) step(ev policy.Event) []policy.Effect {
 		}
 	case policy.EvUploaded:
 		d.over[ev.ID]++
+		d.sent += ev.N
 	}
 	return nil
 }
@@ -120,6 +122,9 @@ func TestUploadIsAdmittedByTheCore(t *testing.T) {
 				t.Errorf("upload %d ended %d times", id, times)
 			}
 		}
+		if want := length + 10 + 1000; core.sent != want {
+			t.Errorf("%d bytes were sent, the core heard of %d", want, core.sent)
+		}
 		n.stop(t)
 	})
 }
@@ -147,7 +152,9 @@ func TestBusyNamesOthers(t *testing.T) {
 			o.core = coreFunc(func(policy.Event) []policy.Effect { return nil })
 		})
 		d := server.hold(t, data)
-		asker.do(policy.Effect{Kind: policy.EfTransfer, ID: 3, Blob: d, Peer: server.id, N: mib, Size: 2 * mib})
+		l, _ := chunkindex.LayoutFor(2 * mib)
+		off, length := l.Chunk(0)
+		asker.do(policy.Effect{Kind: policy.EfTransfer, ID: 3, Blob: d, Peer: server.id, Off: off, N: length, Size: 2 * mib})
 		ev, _ := asker.until(policy.EvTransferFailed)
 		if ev.Fault != policy.FaultBusy || len(ev.Peers) != 8 || ev.Peers[7] != others[7] {
 			t.Errorf("%+v", ev)
@@ -309,7 +316,7 @@ func BenchmarkUploadAdmission(b *testing.B) {
 					b.Error(err)
 					return
 				}
-				over()
+				over(mib)
 			})
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "uploads/s")
 		})

@@ -90,7 +90,8 @@ func (p peersPort) Call(ctx context.Context, to chunkindex.NodeID, request []byt
 	return response, peerError(err)
 }
 
-// peerError gives a peer's refusal the form in which the fetcher knows it.
+// peerError gives a peer's refusal the form in which the fetcher knows it. The
+// nodes that a busy peer named are p2p.BusyError's Alternatives, further in.
 func peerError(err error) error {
 	switch {
 	case errors.Is(err, p2p.ErrBusy):
@@ -127,7 +128,12 @@ func refusal(err error) error {
 	var busy interface{ Busy() bool }
 	switch {
 	case errors.As(err, &busy) && busy.Busy():
-		return fmt.Errorf("%w: %w", p2p.ErrBusy, err)
+		var others interface{ Alternatives() []chunkindex.NodeID }
+		var answer p2p.BusyError
+		if errors.As(err, &others) {
+			answer.Peers = others.Alternatives()
+		}
+		return fmt.Errorf("%w: %w", answer, err)
 	case errors.Is(err, fetcher.ErrRange):
 		return fmt.Errorf("%w: %w", p2p.ErrBadRange, err)
 	}
