@@ -29,6 +29,8 @@ const (
 	// meetTimeout is how long the first pass waits for a peer to ask.
 	meetTimeout = 10 * time.Second
 
+	// maxDecided bounds the decisions that are remembered of blobs not held.
+	maxDecided = 1024
 	// maxChunksProvided bounds the chunks that a node announces by themselves.
 	maxChunksProvided = 4096
 	// maxPartsRecord bounds the record of what is announced beside blobs.
@@ -81,11 +83,12 @@ type announcer struct {
 	chunks  map[chunkindex.Sum]int
 	sums    int                    // in parts
 	decided map[digest.Digest]bool // blobs that this run announced, or ended announcing
+	crowded int                    // how many of them there may be before they are pruned
 }
 
 func (a *announcer) begin(f *Fetcher) {
 	a.f, a.work.spawn, a.met = f, f.spawn, make(chan struct{})
-	a.chunks, a.decided = map[chunkindex.Sum]int{}, map[digest.Digest]bool{}
+	a.chunks, a.decided, a.crowded = map[chunkindex.Sum]int{}, map[digest.Digest]bool{}, maxDecided
 }
 
 // start sees to it that what is complete in the store is announced.
@@ -137,10 +140,14 @@ func (a *announcer) provide(d digest.Digest, g chunkGroup) {
 // withdraw ends the announcing of a blob and of all its parts. It does not block.
 func (a *announcer) withdraw(d digest.Digest) {
 	a.work.add(func() {
-		a.decide(d, false)
-		delete(a.decided, d)
+		if provides, known := a.decided[d]; provides || !known {
+			a.decide(d, false)
+		}
 		if a.withdrawParts(d, true, true) {
 			a.record()
+		}
+		if len(a.decided) > a.crowded {
+			a.prune()
 		}
 	})
 }
@@ -435,13 +442,14 @@ func (a *announcer) upkeep(complete []digest.Digest) {
 	}
 }
 
-// prune forgets decisions about blobs that never came to be held.
+// prune forgets decisions about blobs that are not held, be it any more or yet.
 func (a *announcer) prune() {
 	for d := range a.decided {
 		if _, err := a.f.store.Stat(d); absent(err) {
 			delete(a.decided, d)
 		}
 	}
+	a.crowded = 2*len(a.decided) + maxDecided
 }
 
 // check counts the others that announce a blob. Where they are few, this node

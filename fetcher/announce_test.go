@@ -66,8 +66,12 @@ func TestGroupsAreAnnouncedAndFound(t *testing.T) {
 				t.Errorf("N %d: %v", n, ev.Providers)
 			}
 		}
+		s.f.Evicted(d)
 		s.do(policy.Effect{Kind: policy.EfWithdraw, Blob: d})
 		synctest.Wait()
+		if n := s.f.count.withdraws[providedBlob].Load(); n != 1 {
+			t.Errorf("withdrawn %d times", n)
+		}
 		for _, key := range []digest.Digest{d, g.key(d), h.key(d)} {
 			if s.provides(key) {
 				t.Errorf("%s is still announced", key)
@@ -168,7 +172,6 @@ func TestChunksAreAnnounced(t *testing.T) {
 		check(n, ofE, true)
 		st.evict(d)
 		n.f.Evicted(d)
-		n.f.announcer.withdraw(d)
 		synctest.Wait()
 		check(n, ofD[:len(ofD)-1], false)
 		check(n, ofE, true)

@@ -42,8 +42,8 @@ type Options struct {
 	OriginTimeout time.Duration
 	// LookupTimeout bounds a look-up on the DHT. 0 means 1 s.
 	LookupTimeout time.Duration
-	// Uploads bounds the ranges that are served to peers at once; whoever asks
-	// for more is told that this node is busy. 0 means 64.
+	// Uploads bounds the ranges that are open for peers at once, whatever the core
+	// admits; whoever asks for more is told that this node is busy. 0 means 128.
 	Uploads int
 	// UploadRate bounds what is sent to all peers together, DownloadRate what is
 	// received from them, OriginRate what is read from all origins together: bytes
@@ -86,7 +86,7 @@ func (o Options) withDefaults() Options {
 		o.TagsFromPeers = FromPeersAlways
 	}
 	if o.Uploads == 0 {
-		o.Uploads = 64
+		o.Uploads = 128
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -306,6 +306,9 @@ func (f *Fetcher) handle(it *item) {
 	}
 	f.step(*ev)
 	switch ev.Kind {
+	case policy.EvEvicted:
+		// Be it a partial one, of which the core announced groups.
+		f.announcer.withdraw(ev.Blob)
 	case policy.EvTransferDone, policy.EvOriginChunk:
 		// Nobody will ask for the bytes of a blob that has been let go of.
 		if b := f.blobs[ev.Blob]; b == nil || !b.open {

@@ -42,6 +42,15 @@ func TestMetrics(t *testing.T) {
 		"peercache_proxy_served_bytes_total store":      2 * mib,
 		"peercache_fetcher_policy_total bans":           0,
 		"peercache_fetcher_stale_answers_total":         0,
+
+		"peercache_fetcher_uploads_refused_total core":        0,
+		"peercache_fetcher_limiter_wait_seconds_total upload": 0,
+		"peercache_fetcher_connects_total up":                 0,
+		"peercache_fetcher_provides_total blob":               1,
+		"peercache_fetcher_withdraws_total chunk":             0,
+		"peercache_fetcher_messages_total received peers":     0,
+		"peercache_fetcher_messages_total sent addresses":     0,
+		"peercache_fetcher_messages_total sent join":          0,
 	} {
 		if v, ok := got[key]; !ok || v != want {
 			t.Errorf("%s is %v (%v)", key, v, ok)
