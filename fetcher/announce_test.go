@@ -376,6 +376,12 @@ func (a *asking) Providers(ctx context.Context, d digest.Digest, most int) ([]ch
 	return a.fakeNode.Providers(ctx, d, most)
 }
 
+func (a *asking) set(change func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	change()
+}
+
 // The upkeep is slow, asks about complete blobs alone, and does not announce for
 // a failed look-up but at the start.
 func TestUpkeepIsBounded(t *testing.T) {
@@ -406,9 +412,9 @@ func TestUpkeepIsBounded(t *testing.T) {
 		node.net.mu.Lock()
 		clear(node.net.providers)
 		node.net.mu.Unlock()
-		node.f.announcer.work.add(func() { clear(node.f.announcer.decided) })
+		node.f.announcer.work.add(func() { clear(node.f.announcer.decided) }) // as an earlier run leaves it
 		st.evict(ds[0])
-		peers.asked = nil
+		peers.set(func() { peers.asked = nil })
 		time.Sleep(40 * time.Minute)
 		synctest.Wait()
 		if took := peers.asked[len(peers.asked)-1].Sub(peers.asked[0]); len(peers.asked) != blobs-1 || took < (blobs-10)*checkEvery {
@@ -417,7 +423,7 @@ func TestUpkeepIsBounded(t *testing.T) {
 		if node.provides(ds[1]) {
 			t.Error("announced for a look-up that failed")
 		}
-		peers.fail = false
+		peers.set(func() { peers.fail = false })
 		time.Sleep(60 * time.Minute)
 		synctest.Wait()
 		if node.provides(ds[0]) || !node.provides(ds[1]) {

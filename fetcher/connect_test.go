@@ -78,10 +78,10 @@ func TestConnect(t *testing.T) {
 				if n := s.f.count.connects[c.result].Load(); n != 1 {
 					t.Errorf("counted %d times", n)
 				}
+				s.stop(t)
 				if len(s.f.connects.wanted) != 0 || s.f.connects.active != 0 {
 					t.Errorf("%d, %d stay", len(s.f.connects.wanted), s.f.connects.active)
 				}
-				s.stop(t)
 			})
 		})
 	}
