@@ -150,9 +150,10 @@ func openNode(c *config.Config, log *slog.Logger) (_ *node, err error) {
 			TagLifetime: max(c.TagLifetime, 1), // 0 would be the default
 			MaxStale:    max(c.MaxStale, 1),
 
-			UploadRate:   c.LimitUpload,
-			DownloadRate: c.LimitDownload,
-			OriginRate:   c.LimitOrigin,
+			UploadRate:    c.LimitUpload,
+			DownloadRate:  c.LimitDownload,
+			OriginRate:    c.LimitOrigin,
+			TagsFromPeers: fetcher.FromPeers(c.TagsFromPeers),
 
 			Logger:     component("fetcher"),
 			Registerer: metrics,
