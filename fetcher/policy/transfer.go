@@ -151,7 +151,12 @@ func (c *Core) hasSlot(b *blob) bool {
 }
 
 func (c *Core) startTransfer(b *blob, i int, n *neighbour, urgent bool) {
-	t := &transfer{id: c.newID(), b: b, from: n.p, chunk: i, started: c.now, last: c.now, cost: b.cost(), urgent: urgent,
+	off, length := b.chunkBytes(i)
+	cost := b.cost()
+	if !b.small {
+		cost = length
+	}
+	t := &transfer{id: c.newID(), b: b, from: n.p, chunk: i, started: c.now, last: c.now, cost: cost, urgent: urgent,
 		second: b.busy[i]&byTransfer != 0}
 	c.transfers[t.id] = t
 	b.live = append(b.live, t)
@@ -162,7 +167,6 @@ func (c *Core) startTransfer(b *blob, i int, n *neighbour, urgent bool) {
 	}
 	b.busy[i] |= byTransfer
 	b.wake(c.now.Add(c.cfg.AskTimeout))
-	off, length := b.chunkBytes(i)
 	c.emit(Effect{Kind: EfTransfer, ID: t.id, Blob: b.id, Peer: n.id, Chunk: i,
 		Off: off, N: length, Size: b.size, Small: b.small})
 }
