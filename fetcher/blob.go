@@ -1,8 +1,9 @@
 package fetcher
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"io"
-	"maps"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -21,41 +22,17 @@ type sourceKey struct {
 type source struct {
 	sourceKey
 	number policy.Source
-	origin *originNumber
 	users  int // blobs
 }
 
-// origins numbers origins for the core, which remembers their cooldowns by
-// number: a number stays its origin's while a source uses it, and after that
-// until there are maxOrigins.
-type origins struct {
-	by   map[string]*originNumber
-	last policy.Origin
-}
-
-type originNumber struct {
-	number policy.Origin
-	users  int // sources
-}
-
-// maxOrigins bounds the origins without users that are remembered: clients may
-// name any number of them.
-const maxOrigins = 256
-
-func (o *origins) intern(name string) *originNumber {
-	if n := o.by[name]; n != nil {
-		return n
+// originOf is what the core knows an origin by: the same on every node, so that one
+// can tell the others of it.
+func originOf(name string) policy.Origin {
+	if name == "" {
+		return 0
 	}
-	if o.by == nil {
-		o.by = map[string]*originNumber{}
-	}
-	if len(o.by) >= maxOrigins {
-		maps.DeleteFunc(o.by, func(_ string, n *originNumber) bool { return n.users == 0 })
-	}
-	o.last++
-	n := &originNumber{number: o.last}
-	o.by[name] = n
-	return n
+	sum := sha256.Sum256([]byte(name))
+	return policy.Origin(binary.BigEndian.Uint64(sum[:]) >> 1)
 }
 
 // blob is what the driver holds for a blob that the core has open. It outlives
@@ -112,25 +89,24 @@ func (f *Fetcher) blob(d digest.Digest) *blob {
 	return b
 }
 
-// intern returns the core's numbers for a source of b and for its origin. Loop
+// intern returns what the core knows a source of b and its origin by. Loop
 // only.
 func (f *Fetcher) intern(b *blob, key sourceKey) (policy.Source, policy.Origin) {
 	if key.Origin == "" {
 		return 0, 0
 	}
 	if s := b.sources[key]; s != nil {
-		return s.number, s.origin.number
+		return s.number, originOf(key.Origin)
 	}
 	s := f.sources[key]
 	if s == nil {
 		f.lastSrc++
-		s = &source{sourceKey: key, number: f.lastSrc, origin: f.origins.intern(key.Origin)}
-		s.origin.users++
+		s = &source{sourceKey: key, number: f.lastSrc}
 		f.sources[key], f.numbers[s.number] = s, s
 	}
 	s.users++
 	b.sources[key] = s
-	return s.number, s.origin.number
+	return s.number, originOf(key.Origin)
 }
 
 // sourceOf returns what a number stands for. Loop only.
@@ -152,7 +128,6 @@ func (f *Fetcher) closeBlob(d digest.Digest) {
 		if s.users--; s.users == 0 {
 			delete(f.sources, key)
 			delete(f.numbers, s.number)
-			s.origin.users--
 		}
 	}
 	clear(b.sources)

@@ -138,7 +138,6 @@ type Fetcher struct {
 	sources map[sourceKey]*source     // loop
 	numbers map[policy.Source]*source // loop
 	lastSrc policy.Source             // loop
-	origins origins                   // loop
 	asked   *upload                   // loop: the upload that the core is being asked about
 	askedID policy.ID                 // loop
 

@@ -108,6 +108,15 @@ func (c *Core) heardAsk(from chunkindex.NodeID, m Message) {
 		return
 	}
 	b := c.blob(m.Blob)
+	if b.wanting() && !b.layoutSet() {
+		// The origin is being asked how large it is, and its word counts: who asks
+		// here asks again.
+		if b.claimed < 0 {
+			b.claimed = m.Size
+		}
+		c.advance(b)
+		return
+	}
 	if !b.setSize(m.Size, m.Small) || m.Bits.Len() != b.n {
 		c.count(CountIgnored, 1)
 		c.advance(b)
@@ -281,7 +290,7 @@ func (c *Core) exists(b *blob, i int, a *asker) bool {
 		if n.epoch < a.epoch && n.wants {
 			continue
 		}
-		if n.bits.Has(i) && !a.stuck && c.usable(b, n) || n.inFlight.Has(i) && c.alive(n.id) {
+		if n.bits.Has(i) && !a.stuck && c.usable(b, n) || n.inFlight.Has(i) && c.aliveP(n.p) && c.reached(b, n.avoid) {
 			return true
 		}
 	}
@@ -312,7 +321,7 @@ func (c *Core) coordinate(b *blob) {
 			c.dropAsker(b, g.to)
 		} else if n := b.neighbour(g.to); n != nil && n.faults >= corruptFault && n.avoid > c.now {
 			// What it reads is worth nothing to the others.
-			c.takeBack(b, run{g.first, g.end, g.to}, statusLater, 0)
+			c.takeBack(b, run{g.first, g.end, g.to}, statusLater, 0, 0)
 		}
 	}
 	if !b.wanting() {
@@ -491,20 +500,25 @@ func (c *Core) mayRead(b *blob, a *asker) bool {
 // heardGiveBack takes back a grant.
 func (c *Core) heardGiveBack(b *blob, from chunkindex.NodeID, m Message) {
 	if b.coord != nil && m.N > 0 {
-		c.takeBack(b, run{m.Chunk, min(m.Chunk+m.N, b.n), from}, m.Status, m.Wait)
+		c.takeBack(b, run{m.Chunk, min(m.Chunk+m.N, b.n), from}, m.Status, m.Wait, m.Origin)
 	}
 }
 
-// takeBack takes back the grant of a run to r.by.
-func (c *Core) takeBack(b *blob, r run, status int, wait time.Duration) {
+// takeBack takes back the grant of a run to r.by, if there is one.
+func (c *Core) takeBack(b *blob, r run, status int, wait time.Duration, origin Origin) {
+	granted := false
 	for _, g := range slices.Clone(b.coord.grants) {
 		if g.to != r.by || r.first < g.first || r.first >= g.end {
 			continue
 		}
+		granted = true
 		b.coord.drop(g)
 		if !g.via.IsZero() && status != 200 {
 			b.coord.relayed = append(b.coord.relayed, run{r.first, g.end, g.via})
 		}
+	}
+	if !granted {
+		return // anybody can say so
 	}
 	if status == 200 {
 		for i := r.first; i < r.end; i++ {
@@ -535,42 +549,46 @@ func (c *Core) takeBack(b *blob, r run, status int, wait time.Duration) {
 			a.fails++
 		}
 	}
-	if wait > 0 && (status == 429 || status == 503) {
-		c.coolDown(b, r.by, status, wait)
+	if wait > 0 && patient(status) {
+		c.coolDown(b, r.by, status, wait, origin)
 	}
 }
 
+// patient reports whether an origin's status says to come again later.
+func patient(status int) bool { return status == 429 || status == 503 }
+
 // coolDown stops the granting, and tells all askers, because the origin told one
 // of them to leave it alone.
-func (c *Core) coolDown(b *blob, from chunkindex.NodeID, status int, wait time.Duration) {
+func (c *Core) coolDown(b *blob, from chunkindex.NodeID, status int, wait time.Duration, origin Origin) {
 	wait = min(wait, maxOriginWait)
 	if until := c.now.Add(wait); until > b.coord.until {
 		b.coord.until, b.coord.status = until, status
 	}
 	for _, a := range b.coord.askers {
 		if a.id != from && a.id != c.cfg.Self {
-			c.send(a.id, Message{Kind: MsgCooldown, Blob: b.id, Size: b.size, Small: b.small, Status: status, Wait: wait})
+			c.send(a.id, Message{Kind: MsgCooldown, Blob: b.id, Size: b.size, Small: b.small, Status: status, Wait: wait, Origin: origin})
 		}
 	}
 	if from != c.cfg.Self {
-		c.cool(b, status, wait)
+		c.cool(b, status, wait, origin)
 	}
 }
 
 // heardCooldown believes the coordinator that the origin wants to be left alone.
 func (c *Core) heardCooldown(b *blob, from chunkindex.NodeID, m Message) {
-	if b.ask.to != from || m.Wait <= 0 {
+	if b.ask.to != from || m.Wait <= 0 || !patient(m.Status) {
 		c.count(CountIgnored, 1)
 		return
 	}
-	c.cool(b, m.Status, min(m.Wait, maxOriginWait))
+	c.cool(b, m.Status, min(m.Wait, maxOriginWait), m.Origin)
 }
 
-// cool leaves all sources of a blob alone, as if each had said so to this node.
-func (c *Core) cool(b *blob, status int, wait time.Duration) {
+// cool leaves the sources of a blob at an origin alone, as if it had said so to this
+// node.
+func (c *Core) cool(b *blob, status int, wait time.Duration, origin Origin) {
 	c.count(CountCooldown, 1)
 	for _, s := range b.sources {
-		if s.refused != 0 {
+		if s.refused != 0 || s.origin != origin {
 			continue
 		}
 		s.status, s.failedAt, s.until = status, c.now, max(s.until, c.now.Add(wait))

@@ -37,20 +37,16 @@ type Core struct {
 	// freed: something that blobs share became free in this step.
 	freed bool
 
-	// uploads, which the core admits, of which smallUploads are small blobs;
-	// uploadPeers is how many peers the others go to.
-	uploads      map[ID]*upload
-	smallUploads int
-	uploadPeers  int
-	handed       [maxHanded]handed
-	nextHanded   int
+	// uploads, which the core admits, and whom it served lately
+	uploads    map[ID]*upload
+	handed     [maxHanded]handed
+	nextHanded int
 
 	// what has been measured: bytes a second in and out, the usual round trip to
 	// those that chunks come from, how long the latest transfers took
-	received, sent pace
-	rtt            Time
-	durations      [15]int64
-	nextDuration   int
+	received, sent           pace
+	rtt                      Time
+	transferTimes, sendTimes times
 	// all is what was received from peers, seconds the part of it that was asked of
 	// two at once.
 	all, seconds int64

@@ -24,8 +24,9 @@ type ID uint64
 // origin and a repository. Zero is no source. The core only compares sources.
 type Source uint32
 
-// Origin is a driver's number for an origin, whatever the repository. Zero is none.
-type Origin uint32
+// Origin stands for an origin, whatever the repository: below 2^63, and the same on
+// every node. Zero is none.
+type Origin uint64
 
 // EventKind says which fields of an [Event] mean something.
 type EventKind uint8

@@ -731,3 +731,10 @@ func (w *world) quiet() {
 func fmtTo(w interface{ Write([]byte) (int, error) }, format string, args ...any) {
 	fmt.Fprintf(w, format+"\n", args...)
 }
+
+func ids(nodes []*node) (list []chunkindex.NodeID) {
+	for _, n := range nodes {
+		list = append(list, n.id)
+	}
+	return list
+}

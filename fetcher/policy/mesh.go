@@ -304,9 +304,6 @@ func (c *Core) heardJoin(from chunkindex.NodeID, m Message) {
 		return
 	}
 	b := c.blob(m.Blob)
-	if m.Size >= 0 {
-		b.setSize(m.Size, m.Small)
-	}
 	s := c.swarm(b)
 	s.seen = c.now
 	if reply := c.sample(s, from); len(reply.Peers) > 0 {

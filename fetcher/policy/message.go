@@ -60,8 +60,8 @@ const (
 	// MsgJoin, to a member of the committee: the sender wants the blob, and wants
 	// to know of others; answered by MsgPeers.
 	MsgJoin
-	// MsgCooldown: the origin asked to be left alone; nobody should ask it for
-	// Wait from now on. Status is what it said.
+	// MsgCooldown: Origin asked to be left alone; nobody should ask it for Wait
+	// from now on. Status is what it said.
 	MsgCooldown
 )
 
@@ -87,10 +87,11 @@ type Message struct {
 	Chunk int
 	N     int
 	Epoch int
-	// Status is an HTTP status. Wait goes with it, in whole milliseconds on the
-	// wire.
+	// Status is an HTTP status of Origin. Wait goes with it, in whole milliseconds
+	// on the wire.
 	Status int
 	Wait   time.Duration
+	Origin Origin
 	// Label is the sender's, Labels are those of Peers.
 	Label    Label
 	Peer     chunkindex.NodeID

@@ -25,8 +25,10 @@ type neighbour struct {
 	owesReply      bool // it asked for ours, which is not known yet
 
 	// avoid: not asked for chunks before then; faults counts why.
-	avoid     Time
-	faults    int
+	avoid  Time
+	faults int
+	// shy: it was busy so often that others are asked as well, until then.
+	shy       Time
 	sumsAsked chunkindex.Bitfield
 	sumsOut   bool
 	// differs holds the chunks of which it has another version than the one that
@@ -174,7 +176,7 @@ func (c *Core) tellState(b *blob) {
 // inFlightAt reports whether a neighbour is reading chunk i from the origin.
 func (c *Core) inFlightAt(b *blob, i int) bool {
 	for _, n := range b.neighbours {
-		if n.inFlight.Has(i) && c.alive(n.id) {
+		if n.inFlight.Has(i) && c.aliveP(n.p) && c.reached(b, n.avoid) {
 			return true
 		}
 	}
@@ -282,10 +284,10 @@ func (c *Core) heardHave(b *blob, n *neighbour, from chunkindex.NodeID, m Messag
 		c.count(CountIgnored, 1)
 		return
 	}
-	b.progress = c.now
 	granted := b.coord.appeared(from, m.Chunk, m.Chunk+m.N)
 	if n == nil {
 		if granted {
+			b.progress = c.now
 			c.advance(b)
 		} else {
 			c.count(CountIgnored, 1)
@@ -294,7 +296,10 @@ func (c *Core) heardHave(b *blob, n *neighbour, from chunkindex.NodeID, m Messag
 	}
 	useful := false
 	for i := m.Chunk; i < m.Chunk+m.N; i++ {
-		b.setBit(n, i)
+		if !n.bits.Has(i) {
+			b.setBit(n, i)
+			b.progress = c.now // what is said twice is no news
+		}
 		n.inFlight.Clear(i)
 		useful = useful || b.idle(i)
 	}

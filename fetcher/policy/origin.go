@@ -16,8 +16,10 @@ type originRead struct {
 	by         chunkindex.NodeID // who granted it; zero: nobody
 	sizeOnly   bool
 	started    Time
-	cost       int64
-	dead       bool
+	// last is when bytes last came, brought when a chunk did, 0 never.
+	last, brought Time
+	cost          int64
+	dead          bool
 }
 
 // asking is this node's standing request to a coordinator.
@@ -274,18 +276,32 @@ func (c *Core) lastStatus(b *blob) int {
 	return status
 }
 
+// failing is the origin that failed last.
+func (b *blob) failing() Origin {
+	var last *source
+	for _, s := range b.sources {
+		if s.fails > 0 && (last == nil || s.failedAt > last.failedAt) {
+			last = s
+		}
+	}
+	if last == nil {
+		return 0
+	}
+	return last.origin
+}
+
 // giveBack tells whoever granted r that it will not be read, or that it was.
 func (c *Core) giveBack(b *blob, r run, status int, wait time.Duration) {
 	switch {
 	case r.by.IsZero():
 	case r.by == c.cfg.Self:
 		if b.coord != nil {
-			c.takeBack(b, r, status, wait)
+			c.takeBack(b, r, status, wait, b.failing())
 			b.wake(c.now)
 		}
 	default:
 		c.send(r.by, Message{Kind: MsgGiveBack, Blob: b.id, Size: b.size, Small: b.small,
-			Chunk: r.first, N: r.end - r.first, Status: status, Wait: wait})
+			Chunk: r.first, N: r.end - r.first, Status: status, Wait: wait, Origin: b.failing()})
 		b.grantors = slices.DeleteFunc(b.grantors, func(o run) bool { return o.by == r.by && o.first <= r.first && r.first < o.end })
 		if status != 200 {
 			// What was asked for is no longer promised.
@@ -302,10 +318,12 @@ func (c *Core) roomForRead(b *blob, ofBlob, atOrigin int) bool {
 		return false
 	}
 	blob, origin := 0, 0
+	held := int64(0)
 	for _, r := range c.reads {
 		if r.sizeOnly {
 			continue
 		}
+		held += r.cost
 		if r.b == b {
 			blob++
 		}
@@ -313,8 +331,10 @@ func (c *Core) roomForRead(b *blob, ofBlob, atOrigin int) bool {
 			origin++
 		}
 	}
+	// Reads hold their memory for as long as an origin likes: half of it is left to
+	// what peers send.
 	return blob < ofBlob && origin < atOrigin && len(c.reads) < c.cfg.OriginReads &&
-		(c.inFlight == 0 || c.inFlight+b.cost() <= c.cfg.InFlightBytes)
+		(held == 0 || held+b.cost() <= c.cfg.InFlightBytes/2 && c.inFlight+b.cost() <= c.cfg.InFlightBytes)
 }
 
 // startRead reads the chunks of r that are still missing from the origin, in as
@@ -365,6 +385,9 @@ func (c *Core) emitRead(b *blob, s *source, r run) {
 func (c *Core) hedge(b *blob) {
 	for _, r := range b.readers {
 		i, waiting := b.head(r)
+		if waiting && b.busy[i]&byOrigin != 0 && !b.have.Has(i) {
+			c.dropHung(b, r, i)
+		}
 		if !waiting || b.have.Has(i) || b.busy[i]&(byOrigin|byStore) != 0 || b.granted(i) || len(c.up) == 0 {
 			continue
 		}
@@ -373,9 +396,10 @@ func (c *Core) hedge(b *blob) {
 		since, patience := r.since, c.cfg.Patience
 		switch {
 		case c.inFlightAt(b, i):
-			since = max(since, b.progress)
+			// But not for ever: others may get what this reader does not wait for.
+			since = max(since, min(b.progress, r.since.Add(c.cfg.Patience/2)))
 		case b.busy[i] == 0 && !c.servable(b, i):
-			since, patience = max(since, b.progress), c.cfg.Standstill
+			since, patience = max(since, min(b.progress, r.since.Add(c.cfg.Patience/2))), c.cfg.Standstill
 		}
 		if c.reached(b, since.Add(patience)) && c.roomForRead(b, c.cfg.LoneReads, c.cfg.OriginReads) {
 			c.count(CountHedge, 1)
@@ -385,7 +409,28 @@ func (c *Core) hedge(b *blob) {
 				b.passed = append(b.passed, id)
 				b.ask = asking{}
 			}
+			for _, n := range b.neighbours {
+				if n.inFlight.Has(i) {
+					// It says that it reads what does not come.
+					n.inFlight = chunkindex.NewBitfield(b.n)
+					c.avoid(b, n.id, 1)
+				}
+			}
 			c.startRead(b, run{first: i, end: b.stripeEnd(i)})
+		}
+	}
+}
+
+// dropHung ends this node's own read of chunk i if its bytes trickle so slowly that
+// the reader which waits for them would be given up.
+func (c *Core) dropHung(b *blob, reader *reader, i int) {
+	for _, r := range c.sortedReads(b) {
+		if r.sizeOnly || i < r.first || i >= r.end {
+			continue
+		}
+		if c.reached(b, max(reader.since, r.started, r.brought).Add(2*c.cfg.Patience)) {
+			c.cancelRead(r)
+			c.originFailed(r, 504, 0)
 		}
 	}
 }
@@ -415,12 +460,14 @@ func (c *Core) originEvent(r *originRead, ev Event) {
 		c.advance(b)
 		return
 	case EvOriginProgress:
+		r.last = c.now
 		return
 	case EvOriginChunk:
 		if r.dead || b.closed || ev.Chunk < 0 || ev.Chunk >= b.n {
 			c.emit(Effect{Kind: EfDiscard, ID: ev.ID, Blob: b.id, Chunk: ev.Chunk})
 			return
 		}
+		r.last, r.brought = c.now, c.now
 		if r.src.fails > 0 {
 			r.src.fails = 0
 		}

@@ -1,6 +1,9 @@
 package policy
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // pace measures how many bytes a second pass, as an average over the last
 // seconds. The zero pace has measured nothing.
@@ -45,3 +48,32 @@ func (p *pace) ahead(d time.Duration, length int64) int {
 // pipeline is the time between a chunk's end and the first byte of the one that
 // is asked for next, beside the network's: the loop, the peer's loop, both disks.
 const pipeline = 10 * time.Millisecond
+
+// times remembers how long the latest chunks took. The zero times remembers none.
+type times struct {
+	each [15]int64 // nanoseconds a MiB
+	next int
+}
+
+// leastTimed is the least number of bytes whose time says anything of a chunk's.
+const leastTimed = 64 << 10
+
+func (t *times) add(d Time, n int64) {
+	if n < leastTimed {
+		return
+	}
+	t.each[t.next] = max(int64(d)>>10*(1<<20)/n<<10, 1)
+	t.next = (t.next + 1) % len(t.each)
+}
+
+// median is how long n bytes usually take, 0 if nothing is remembered.
+func (t *times) median(n int64) time.Duration {
+	sorted := t.each
+	slices.Sort(sorted[:])
+	first := slices.IndexFunc(sorted[:], func(d int64) bool { return d > 0 })
+	if first < 0 {
+		return 0
+	}
+	known := sorted[first:]
+	return time.Duration(known[len(known)/2] >> 10 * (n >> 10))
+}

@@ -32,8 +32,7 @@ type peer struct {
 	// could not.
 	connecting  bool
 	unreachable Time
-	// transfers come from it, uploads go to it.
-	transfers, uploads int
+	transfers   int // that come from it
 	// busy: it serves as many as it wants to, until about then; refusals counts
 	// how often it said so since it last served.
 	busy     Time

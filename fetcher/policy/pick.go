@@ -106,7 +106,7 @@ func (c *Core) free(b *blob, n *neighbour) bool {
 // much longer than others do, to be fetched from another one as well; whichever
 // comes first counts. Of the bytes received, a hundredth may be spent so.
 func (c *Core) pickSecond(b *blob) (int, *neighbour) {
-	usual := c.median(b.cost())
+	usual := c.transferTimes.median(b.cost())
 	if b.small || usual == 0 {
 		return -1, nil
 	}

@@ -32,7 +32,7 @@ func (c *Core) usable(b *blob, n *neighbour) bool {
 // allUsable reports whether every neighbour is usable, as they nearly always are.
 func (c *Core) allUsable(b *blob) bool {
 	for _, n := range b.neighbours {
-		if !c.usable(b, n) {
+		if !c.usable(b, n) || n.shy > c.now {
 			return false
 		}
 	}
@@ -48,7 +48,7 @@ func (b *blob) offers(n *neighbour, i int) bool {
 // servable reports whether some neighbour can serve chunk i now.
 func (c *Core) servable(b *blob, i int) bool {
 	for _, n := range b.neighbours {
-		if b.offers(n, i) && c.usable(b, n) {
+		if b.offers(n, i) && c.usable(b, n) && c.reached(b, n.shy) {
 			return true
 		}
 	}
@@ -145,7 +145,12 @@ func (c *Core) watchTransfers(b *blob) {
 func (c *Core) hasSlot(b *blob) bool {
 	slots := c.cfg.MinTransfers + c.received.ahead(pipeline+time.Duration(c.rtt), b.cost())
 	// What the origin sends is nowhere else: it goes first.
-	slots = max(slots-2*len(c.reads), 1)
+	for _, r := range c.reads {
+		if r.last != 0 && c.now < r.last.Add(c.cfg.TransferStall) {
+			slots -= 2
+		}
+	}
+	slots = max(slots, 1)
 	return len(c.transfers) < min(slots, c.cfg.Transfers) &&
 		(c.inFlight == 0 || c.inFlight+b.cost() <= c.cfg.InFlightBytes)
 }
@@ -264,32 +269,19 @@ func (c *Core) transferred(t *transfer, n int64) {
 	p.refusals, p.busy = 0, 0
 	c.received.add(c.now, n)
 	c.all += n
-	if n > 0 {
-		// Nanoseconds a MiB, of the latest transfers.
-		c.durations[c.nextDuration] = int64(c.now-t.started) * (1 << 20) / n
-		c.nextDuration = (c.nextDuration + 1) % len(c.durations)
-	}
-}
-
-// median is how long a transfer of n bytes usually takes, 0 if there were none.
-func (c *Core) median(n int64) time.Duration {
-	sorted := c.durations
-	slices.Sort(sorted[:])
-	first := slices.IndexFunc(sorted[:], func(d int64) bool { return d > 0 })
-	if first < 0 {
-		return 0
-	}
-	known := sorted[first:]
-	return time.Duration(known[len(known)/2] >> 10 * n >> 10)
+	c.transferTimes.add(c.now-t.started, n)
 }
 
 // refusedBy passes over a peer that is busy for about as long as it takes it to
 // send something, and turns to those that it names.
 func (c *Core) refusedBy(b *blob, n *neighbour, others []chunkindex.NodeID) {
 	c.count(CountBusy, 1)
-	pause := max(c.median(b.cost())/4, minBusy)
+	pause := max(c.transferTimes.median(b.cost())/4, minBusy)
 	n.p.busy = c.now.Add(min(pause<<min(n.p.refusals, 3), c.cfg.AskTimeout))
-	n.p.refusals++
+	if n.p.refusals++; n.p.refusals%refusalsBorne == 0 {
+		// Perhaps it never serves; others, and the origin, may be asked meanwhile.
+		n.shy = c.now.Add(2 * c.cfg.AskTimeout)
+	}
 	for _, id := range others {
 		if len(b.neighbours) < 2*c.cfg.Neighbours {
 			c.reach(b, id)
@@ -297,4 +289,8 @@ func (c *Core) refusedBy(b *blob, n *neighbour, others []chunkindex.NodeID) {
 	}
 }
 
-const minBusy = 5 * time.Millisecond
+const (
+	minBusy = 5 * time.Millisecond
+	// refusalsBorne is how often in a row a peer may be busy.
+	refusalsBorne = 8
+)

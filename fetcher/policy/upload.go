@@ -2,6 +2,7 @@ package policy
 
 import (
 	"slices"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -10,10 +11,10 @@ import (
 
 // upload is one chunk on its way to a peer.
 type upload struct {
-	peer  *peer
-	blob  digest.Digest
-	chunk int
-	small bool
+	peer    *peer
+	blob    digest.Digest
+	small   bool
+	started Time
 }
 
 // handed notes who was sent a chunk.
@@ -41,21 +42,13 @@ const (
 // how busy others keep a peer.
 func (c *Core) upload(ev Event) {
 	p := c.peer(ev.Peer)
-	small := c.smallAtRest(ev.Blob)
-	if !c.admits(p, ev.Blob, small) {
+	u := &upload{p, ev.Blob, c.smallAtRest(ev.Blob), c.now}
+	if !c.admits(u) {
 		c.count(CountRefused, 1)
 		c.emit(Effect{Kind: EfBusy, ID: ev.ID, Peer: ev.Peer, Blob: ev.Blob, Peers: c.alternatives(ev)})
 		return
 	}
-	c.uploads[ev.ID] = &upload{p, ev.Blob, ev.Chunk, small}
-	if small {
-		c.smallUploads++
-	} else {
-		if p.uploads == 0 {
-			c.uploadPeers++
-		}
-		p.uploads++
-	}
+	c.uploads[ev.ID] = u
 	c.handed[c.nextHanded] = handed{ev.Blob, ev.Chunk, ev.Peer}
 	c.nextHanded = (c.nextHanded + 1) % maxHanded
 	c.emit(Effect{Kind: EfServe, ID: ev.ID, Peer: ev.Peer, Blob: ev.Blob})
@@ -63,37 +56,52 @@ func (c *Core) upload(ev Event) {
 
 // admits applies the bounds: on small blobs a number of their own, since one
 // takes no time to send; on chunks as many as keep the link busy, shared out evenly
-// among the peers that are being served.
-func (c *Core) admits(p *peer, d digest.Digest, small bool) bool {
-	switch {
-	case p.banned > c.now:
-		return false
-	case small:
-		return c.smallUploads < c.cfg.SmallUploads
-	}
-	open := len(c.uploads) - c.smallUploads
-	slots := c.uploadSlots(d)
-	if open >= slots {
+// among the peers that are being served. What has taken much longer than usual is
+// its receiver's link's fault, and keeps nobody else waiting.
+func (c *Core) admits(u *upload) bool {
+	if u.peer.banned > c.now || len(c.uploads) >= c.cfg.Uploads+c.cfg.SmallUploads {
 		return false
 	}
-	peers := c.uploadPeers
-	if p.uploads == 0 {
-		peers++
+	length := c.chunkLength(u.blob)
+	usual := Time(max(slowUpload*c.sendTimes.median(length), time.Duration(length>>10*int64(time.Second)>>10)))
+	open, own, others := 0, 0, map[*peer]bool{}
+	for _, o := range c.uploads {
+		if o.small != u.small || c.now > o.started+usual {
+			continue
+		}
+		open++
+		if o.peer == u.peer {
+			own++
+		} else {
+			others[o.peer] = true
+		}
 	}
-	return p.uploads < (slots+peers-1)/peers
+	slots := c.uploadSlots(length)
+	if u.small {
+		slots = c.cfg.SmallUploads
+	}
+	return open < slots && own < (slots+len(others))/(len(others)+1)
 }
 
-// uploadSlots is how many chunks this node sends at once.
-func (c *Core) uploadSlots(d digest.Digest) int {
-	length := int64(chunkindex.MinChunkLength)
+// slowUpload is how many times the usual an upload may take before it does not
+// count any more.
+const slowUpload = 4
+
+// uploadSlots is how many chunks of a length this node sends at once.
+func (c *Core) uploadSlots(length int64) int {
+	return min(c.cfg.MinUploads+c.sent.ahead(pipeline, length), c.cfg.Uploads)
+}
+
+// chunkLength is the usual length of a blob's chunks.
+func (c *Core) chunkLength(d digest.Digest) int64 {
 	if h, ok := c.held[d]; ok {
 		if l, err := chunkindex.LayoutFor(h.size); err == nil {
-			length = l.ChunkLength()
+			return l.ChunkLength()
 		}
 	} else if b := c.blobs[d]; b != nil && b.layoutSet() && !b.small {
-		length = b.layout.ChunkLength()
+		return b.layout.ChunkLength()
 	}
-	return min(c.cfg.MinUploads+c.sent.ahead(pipeline, length), c.cfg.Uploads)
+	return chunkindex.MinChunkLength
 }
 
 func (c *Core) smallAtRest(d digest.Digest) bool {
@@ -117,6 +125,7 @@ func (c *Core) alternatives(ev Event) []chunkindex.NodeID {
 	return ids[max(0, len(ids)-maxAlternatives):]
 }
 
+// uploaded ends an upload of which n bytes were sent.
 func (c *Core) uploaded(id ID, n int64) {
 	u := c.uploads[id]
 	if u == nil {
@@ -124,11 +133,5 @@ func (c *Core) uploaded(id ID, n int64) {
 	}
 	delete(c.uploads, id)
 	c.sent.add(c.now, n)
-	if u.small {
-		c.smallUploads--
-		return
-	}
-	if u.peer.uploads--; u.peer.uploads == 0 {
-		c.uploadPeers--
-	}
+	c.sendTimes.add(c.now-u.started, n)
 }

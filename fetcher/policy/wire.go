@@ -49,7 +49,7 @@ const (
 	fieldSums
 	fieldBits
 	fieldInFlight
-	fieldWait
+	fieldWait // and the origin
 	fieldLabel
 	fieldLabels // as many as there are peers
 )
@@ -101,6 +101,7 @@ func AppendMessage(dst []byte, m *Message) []byte {
 	}
 	if f&fieldWait != 0 {
 		dst = binary.AppendUvarint(dst, uint64(m.Wait/time.Millisecond))
+		dst = binary.AppendUvarint(dst, uint64(m.Origin))
 	}
 	if f&fieldLabel != 0 {
 		dst = appendLabel(dst, m.Label)
@@ -266,6 +267,7 @@ func DecodeMessage(data []byte) (Message, error) {
 	}
 	if f&fieldWait != 0 {
 		m.Wait = time.Duration(d.uint(maxWait)) * time.Millisecond
+		m.Origin = Origin(d.uint(math.MaxInt64))
 	}
 	if f&fieldLabel != 0 {
 		m.Label = d.label()
