@@ -5,9 +5,12 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/peercache/peercache/fetcher/policy"
 )
 
 // Who may read what. Clients of this node send no credentials: what counts is
@@ -24,6 +27,12 @@ import (
 // which is a question like any other: for a public repository one node asks it
 // for the whole cluster. A refusal goes to the client as it came, and nothing of
 // the repository gets here.
+//
+// One request is spared: a node without peers that has nothing of a blob reads it
+// from the origin at once, whose answer to that tells as much (unasked). Once a
+// peer is up such a read starts again, with the question, before the core hears
+// of the peer; and nothing goes out before there is an answer, whatever has come
+// from where.
 //
 // Where the origin cannot be asked, what was accepted or public within
 // Options.MaxStale stays so; what somebody knows to need credentials is refused
@@ -174,7 +183,7 @@ func (f *Fetcher) allow(ctx context.Context, ref Ref) error {
 		return nil // from nowhere, or the same for everybody
 	}
 	a := f.accessOf(ref.Source)
-	if a.open(f.opts.AccessLifetime) || f.onlyOrigin(ref) {
+	if a.open(f.opts.AccessLifetime) {
 		return nil
 	}
 	q := question{kind: kindAccess, origin: ref.Origin, repository: ref.Repository}
@@ -183,7 +192,7 @@ func (f *Fetcher) allow(ctx context.Context, ref Ref) error {
 		if err := f.tags.refused(q.key()); err != nil {
 			return err
 		}
-		fl = f.ask(q, ref.Digest, func(ctx context.Context) (r record, err error) {
+		fl = f.ask(q, ref, func(ctx context.Context) (r record, err error) {
 			_, err = f.statOrigin(ctx, ref)
 			return record{question: q, size: -1}, err
 		})
@@ -202,21 +211,81 @@ func (f *Fetcher) allow(ctx context.Context, ref Ref) error {
 			return nil
 		case !definite(fl.err):
 			return f.allowStale(ctx, q, fl)
-		case fl.about == ref.Digest || denies(fl.err):
+		case fl.about.Digest == ref.Digest || denies(fl.err):
 			return fl.err
 		}
 		// The origin has not what another client asked for: that says nothing.
 	}
 }
 
-// onlyOrigin reports whether content can come from nowhere but the origin, whose
-// answer then says who may have it.
-func (f *Fetcher) onlyOrigin(ref Ref) bool {
-	if f.connectedTo() > 0 || f.lookUp(ref.Digest) != nil {
+// unasked reports whether content can come from nowhere but the origin, so that
+// it can be opened before anybody is asked who may read it: see
+// [content.settle].
+func (f *Fetcher) unasked(ref Ref) bool {
+	if ref.Origin == "" || f.connectedTo() > 0 || f.lookUp(ref.Digest) != nil || f.accessOf(ref.Source).open(f.opts.AccessLifetime) {
 		return false
 	}
 	_, err := f.store.Stat(ref.Digest)
 	return absent(err)
+}
+
+// errCompany ends an unasked reader: a peer is up.
+var errCompany = errors.New("fetcher: a peer may have the blob")
+
+// readAlone starts an unasked reader, unless a peer is up. stayed must be called
+// when the reader has been granted something, or has failed.
+//
+// A peer that comes up later cancels the reader. f.mu puts both in order, so that
+// the core never hears of a peer while it serves an unasked reader; nor does it
+// read on for itself then, since the reader is not one of the whole blob.
+func (f *Fetcher) readAlone(rd *reader) (stayed func(), err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.up) > 0 {
+		return nil, errCompany
+	}
+	f.alone[rd] = true
+	ev := rd.event()
+	ev.Whole = false
+	f.queue.put(item{ev: ev, reader: rd})
+	return func() {
+		f.mu.Lock()
+		delete(f.alone, rd)
+		f.mu.Unlock()
+	}, nil
+}
+
+// company ends all unasked readers. Callers hold f.mu.
+func (f *Fetcher) company() {
+	for rd := range f.alone {
+		rd.fail(errCompany)
+		f.post(policy.Event{Kind: policy.EvCancel, Blob: rd.ref.Digest, Reader: rd.id})
+	}
+	clear(f.alone)
+}
+
+// settle decides what becomes of content that was opened unasked, with err. The
+// origin has let this node in by now, or is asked.
+func (c *content) settle(r *Range, err error) error {
+	c.unasked = false
+	if err != nil && !errors.Is(err, errCompany) {
+		return err
+	}
+	if refused := c.f.allow(c.ctx, c.ref); refused != nil {
+		return refused
+	}
+	if err != nil {
+		c.supply.close()
+		c.supply = nil
+		return c.open(r)
+	}
+	if s, ok := c.supply.(*sharedSupply); ok && s.r.whole && !s.r.small {
+		// From now on it is a reader like any other: what it leaves is read on.
+		rd := c.f.newReader(c.ref, 0, -1, c.size, true)
+		c.f.queue.put(item{ev: rd.event(), reader: rd})
+		c.f.post(policy.Event{Kind: policy.EvCancel, Blob: c.ref.Digest, Reader: rd.id})
+	}
+	return nil
 }
 
 // allowStale decides while the origin cannot be asked.

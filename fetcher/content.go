@@ -47,6 +47,7 @@ type content struct {
 	supply    supply
 	closed    sync.Once
 	failed    error
+	unasked   bool // nobody has said yet that this node may have it
 }
 
 func (c *content) Size() int64           { return c.size }
@@ -233,12 +234,18 @@ func (f *Fetcher) Open(ctx context.Context, ref Ref, r *Range) (Content, error) 
 	if err := checkRef(ref); err != nil {
 		return nil, err
 	}
-	if err := f.allow(ctx, ref); err != nil {
-		return nil, clientError(err)
+	unasked := f.unasked(ref)
+	if !unasked {
+		if err := f.allow(ctx, ref); err != nil {
+			return nil, clientError(err)
+		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	c := &content{f: f, ctx: ctx, cancel: cancel, ref: ref}
+	c := &content{f: f, ctx: ctx, cancel: cancel, ref: ref, unasked: unasked}
 	err := c.open(r)
+	if unasked {
+		err = c.settle(r, err)
+	}
 	if err != nil {
 		if c.supply != nil {
 			c.supply.close()
@@ -321,7 +328,7 @@ func (c *content) openStored(r *Range) error {
 }
 
 // openShared joins the download of a blob, or starts it.
-func (c *content) openShared(r *Range) error {
+func (c *content) openShared(r *Range) (err error) {
 	f := c.f
 	size := f.knownSize(c.ref)
 	if size < 0 && r != nil && r.Suffix > 0 {
@@ -346,9 +353,14 @@ func (c *content) openShared(r *Range) error {
 	rd := f.newReader(c.ref, off, end, size, r == nil)
 	s := &sharedSupply{f: f, r: rd, size: size, consumed: off}
 	c.supply = s
-	f.queue.put(item{ev: rd.event(), reader: rd})
-
+	stayed := func() {}
+	if !c.unasked {
+		f.queue.put(item{ev: rd.event(), reader: rd})
+	} else if stayed, err = f.readAlone(rd); err != nil {
+		return err
+	}
 	g, err := f.wait(c.ctx, rd, off)
+	stayed()
 	if errors.Is(err, errBypass) {
 		return c.openBypass(r, s)
 	}

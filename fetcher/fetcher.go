@@ -141,10 +141,12 @@ type Fetcher struct {
 	asked   *upload                   // loop: the upload that the core is being asked about
 	askedID policy.ID                 // loop
 
-	// mu guards blobs, which the loop alone changes, and the peers.
+	// mu guards blobs, which the loop alone changes, and the peers. It is taken
+	// before the queue's.
 	mu     sync.RWMutex
 	blobs  map[digest.Digest]*blob
 	up     map[chunkindex.NodeID]bool
+	alone  map[*reader]bool // unasked ones: see readAlone
 	banned map[chunkindex.NodeID]time.Time
 
 	uploads       chan struct{} // a token for each range being served
@@ -178,6 +180,7 @@ func New(store Store, peers Peers, origin Origin, keys Keyring, cfg policy.Confi
 		numbers: map[policy.Source]*source{},
 		blobs:   map[digest.Digest]*blob{},
 		up:      map[chunkindex.NodeID]bool{},
+		alone:   map[*reader]bool{},
 		banned:  map[chunkindex.NodeID]time.Time{},
 		uploads: make(chan struct{}, o.Uploads),
 	}
@@ -329,6 +332,7 @@ func (f *Fetcher) step(ev policy.Event) {
 func (f *Fetcher) PeerUp(id chunkindex.NodeID) {
 	f.mu.Lock()
 	f.up[id] = true
+	f.company()
 	f.mu.Unlock()
 	f.tags.silence.heard(id)
 	f.connects.arrived(id)
@@ -340,10 +344,10 @@ func (f *Fetcher) PeerUp(id chunkindex.NodeID) {
 func (f *Fetcher) PeerDown(id chunkindex.NodeID) {
 	f.mu.Lock()
 	delete(f.up, id)
+	f.post(policy.Event{Kind: policy.EvPeerDown, Peer: id}) // before any reader is alone
 	f.mu.Unlock()
 	f.desk.gone(id)
 	f.introductions.forget(id)
-	f.post(policy.Event{Kind: policy.EvPeerDown, Peer: id})
 }
 
 // Frame takes a control frame from a peer. It doesn't block. What is not a

@@ -42,7 +42,7 @@ type tags struct {
 
 // flight is one question on its way to an answer, shared by all who ask it.
 type flight struct {
-	about   digest.Digest      // whose source is asked for access
+	about   Ref                // what is asked for, where access is the question
 	hurried context.Context    // ends when there is no time left to be polite
 	hurry   context.CancelFunc // ends it
 	pending atomic.Bool        // the origin has been asked, by this node or another
@@ -121,7 +121,7 @@ func (f *Fetcher) Resolve(ctx context.Context, query Query) (Answer, error) {
 	if err := f.tags.refused(q.key()); err != nil {
 		return Answer{}, err
 	}
-	fl := f.ask(q, "", func(ctx context.Context) (record, error) { return f.askOrigin(ctx, q, query) })
+	fl := f.ask(q, Ref{}, func(ctx context.Context) (record, error) { return f.askOrigin(ctx, q, query) })
 	done, err := fl.wait(ctx, f.patience(q.origin))
 	switch {
 	case err != nil:
@@ -227,10 +227,10 @@ func (t *tags) setSuspect(origin string, is bool) {
 	}
 }
 
-// ask joins the request for q, or starts it: for content of the digest about,
-// where q is about access. It lives on the fetcher's context: whoever waits for it
+// ask joins the request for q, or starts it: for the content about, where q
+// is about access. It lives on the fetcher's context: whoever waits for it
 // may go away.
-func (f *Fetcher) ask(q question, about digest.Digest, ask asker) *flight {
+func (f *Fetcher) ask(q question, about Ref, ask asker) *flight {
 	f.tags.mu.Lock()
 	defer f.tags.mu.Unlock()
 	key := q.key()

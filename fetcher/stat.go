@@ -106,7 +106,7 @@ func (f *Fetcher) statShared(ctx context.Context, ref Ref) (Info, error) {
 	}
 	query := Query{Source: ref.Source, Kind: QueryTag, Reference: ref.Digest.String()}
 	q := canonical(query)
-	fl := f.ask(q, "", func(ctx context.Context) (record, error) { return f.askOrigin(ctx, q, query) })
+	fl := f.ask(q, Ref{}, func(ctx context.Context) (record, error) { return f.askOrigin(ctx, q, query) })
 	select {
 	case <-fl.over.Done():
 	case <-ctx.Done():
