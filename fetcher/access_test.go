@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/peercache/peercache/fetcher/policy"
 )
 
 // reconnect undoes disconnect.
@@ -124,4 +126,89 @@ func TestLoneColdPull(t *testing.T) {
 			t.Errorf("%d readers are thought to be alone", len(n.f.alone))
 		}
 	})
+}
+
+// Nodes that all send credentials, or all read through mirrors, ask once for the
+// cluster about what is public: the first of them finds out that it is.
+func TestPublicAlthoughAllHaveCredentials(t *testing.T) {
+	for name, known := range map[string]bool{"credentials": true, "mirrors": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t, 8, nil)
+				defer c.stop()
+				m := c.o.addManifest("v1", typeIndex, []byte("{}"))
+				c.o.addManifest("v2", typeIndex, []byte("{}"))
+				blob := c.o.add([]byte("layer"))
+				for _, l := range c.logins {
+					l.personal, l.known = true, known
+				}
+				c.wantTag(c.nodes, tagQuery(), m)
+				c.asked("tag", 1)
+				if tried := c.o.tried.Swap(0); tried != 1 {
+					t.Errorf("%d questions on the side", tried)
+				}
+				c.all(c.nodes, func(n *fakeNode) error { _, err := n.get(blobRef(blob), nil); return err })
+				for range 3 {
+					time.Sleep(2 * time.Minute)
+					c.wantTag(c.nodes, tagQuery(), m)
+				}
+				c.asked("later", 3)
+				if tried := c.o.tried.Load(); tried > 3 {
+					t.Errorf("%d questions on the side", tried)
+				}
+				// The first question may be about a blob.
+				time.Sleep(2 * time.Hour)
+				c.o.sizes.Store(0)
+				c.all(c.nodes, func(n *fakeNode) error { _, err := n.get(blobRef(blob), nil); return err })
+				if sizes := c.o.sizes.Load(); sizes != 1 {
+					t.Errorf("%d sizes", sizes)
+				}
+			})
+		})
+	}
+}
+
+// Where credentials are needed, each node asks for itself, and is not given what
+// another one was told.
+func TestPrivateAlthoughAllHaveCredentials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 4, nil)
+		defer c.stop()
+		m := c.o.addManifest("v1", typeIndex, []byte("{}"))
+		c.o.locked = true
+		for _, l := range c.logins {
+			l.personal, l.known, l.key = true, true, true
+		}
+		without := c.nodes[0]
+		c.logins[without.id].key = false
+		c.wantTag(c.nodes[1:], tagQuery(), m)
+		c.asked("tag", 3)
+		if _, err := without.f.Resolve(t.Context(), tagQuery()); statusOf(err) != 401 {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// An answer that says nothing about who may read a repository leaves what is known
+// of that as it is, and credentials that were not needed don't count.
+func TestWitnessThatKnowsNothing(t *testing.T) {
+	o := newFakeOrigin()
+	l := &login{fakeOrigin: o, personal: true}
+	f := New(newFakeStore(t), nil, l, newKeyring(1), policy.DefaultConfig(newKeyring(1).Self()), nil)
+	src := Source{"o", "r"}
+	f.witnessed(src, nil)
+	if a := f.accessOf(src); a.accepted == 0 || a.public != 0 || a.private != 0 {
+		t.Errorf("%+v", a)
+	}
+	f.learnAccess(src, func(a *access, now stamp) { a.public = now })
+	l.known = true
+	f.witnessed(src, nil)
+	if a := f.accessOf(src); a.public == 0 || a.private != 0 {
+		t.Errorf("%+v", a)
+	}
+	f.learnAccess(src, func(a *access, now stamp) { a.public -= stamp(time.Hour.Milliseconds()) })
+	f.witnessed(src, nil)
+	if a := f.accessOf(src); a.private == 0 {
+		t.Errorf("%+v", a)
+	}
 }

@@ -402,14 +402,20 @@ type fakeOrigin struct {
 	requests atomic.Int64
 	gets     atomic.Int64 // Manifest
 	refused  atomic.Int64 // 401 to a login
+	tried    atomic.Int64 // Anybody
 }
 
 // login is an origin as one node reaches it.
 type login struct {
 	*fakeOrigin
-	key     bool
-	hangs   atomic.Bool  // requests of this node wait for their contexts
-	answers atomic.Int64 // status of this node's failure, 0 none
+	key bool
+	// personal: the node's requests bring credentials, needed or not, so that
+	// its client does not know whether anybody can read what it reads: where known,
+	// it says no.
+	personal, known bool
+	anybody         atomic.Bool  // what Anybody found
+	hangs           atomic.Bool  // requests of this node wait for their contexts
+	answers         atomic.Int64 // status of this node's failure, 0 none
 }
 
 func (l *login) enter(ctx context.Context) error {
@@ -634,10 +640,31 @@ func (o *fakeOrigin) Reachable(string) bool {
 	return !o.down
 }
 
-func (o *fakeOrigin) Public(Source) bool {
+func (o *fakeOrigin) Public(Source) (public, known bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return !o.locked, true
+}
+
+func (o *fakeOrigin) Anybody(context.Context, Source, string, bool) bool {
+	o.tried.Add(1)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return !o.locked
+}
+
+// Public of a node that has a login of its own is what it found out.
+func (l *login) Public(src Source) (public, known bool) {
+	if l.personal {
+		return l.anybody.Load(), l.known
+	}
+	return l.fakeOrigin.Public(src)
+}
+
+func (l *login) Anybody(ctx context.Context, src Source, reference string, blob bool) bool {
+	public := l.fakeOrigin.Anybody(ctx, src, reference, blob)
+	l.anybody.Store(public)
+	return public
 }
 
 func (o *fakeOrigin) Cooldown(origin string, wait time.Duration) {

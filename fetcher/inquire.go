@@ -60,13 +60,35 @@ func (f *Fetcher) inquire(ctx context.Context, fl *flight, q question, ask asker
 	begun := time.Now()
 	r, err := ask(ctx)
 	if err == nil {
-		r.public = f.origin.Public(q.source())
+		r.public = f.isPublic(fl, q)
 		r.sign(f.keys)
 	}
 	// The answer may be as old as the question.
 	a := aged{r, time.Since(begun)}
 	f.report(leader, q, a, err)
 	return a, err
+}
+
+// isPublic reports whether anybody can read a repository that the origin has just
+// answered about. Where that answer took credentials, or came from a mirror, and
+// there is somebody to tell, the origin is asked on the side: nodes that all have
+// credentials would else each ask every question about a public repository.
+func (f *Fetcher) isPublic(fl *flight, q question) bool {
+	about, blob := q.reference, false
+	if q.kind == kindAccess {
+		about, blob = fl.about.Digest.String(), !fl.about.Manifest
+	}
+	public, _ := f.origin.Public(q.source())
+	if public || q.kind != QueryTag && q.kind != kindAccess || !f.sharing() || !q.fits() {
+		return public
+	}
+	ctx, cancel := context.WithTimeout(fl.hurried, f.opts.OriginPatience/2)
+	defer cancel()
+	if !f.origin.Anybody(ctx, q.source(), about, blob) {
+		return false
+	}
+	f.learnAccess(q.source(), func(a *access, now stamp) { a.public = now })
+	return true
 }
 
 // sharing reports whether answers are shared with other nodes. Who wants each

@@ -156,9 +156,14 @@ type Origin interface {
 	// Reachable reports whether the origin answered lately, or has not been
 	// tried; false while its circuit breaker is open.
 	Reachable(origin string) bool
-	// Public reports whether the last answer about a repository was had without
-	// credentials, so that anybody can have it; false where nothing is known.
-	Public(src Source) bool
+	// Public reports whether a repository was read without credentials lately, so
+	// that anybody can; it is known not to be public where that took credentials,
+	// or failed with them. It does not block.
+	Public(src Source) (public, known bool)
+	// Anybody is Public, and finds out where the answer would be no, now and then,
+	// by asking without credentials about content that is there: a manifest by tag
+	// or digest, or a blob.
+	Anybody(ctx context.Context, src Source, reference string, blob bool) bool
 	// Cooldown leaves an origin alone for wait, since somebody else was asked
 	// to: requests fail at once, as after the origin's own word.
 	Cooldown(origin string, wait time.Duration)

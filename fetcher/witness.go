@@ -55,12 +55,14 @@ func (w witness) List(ctx context.Context, src Source, kind QueryKind, reference
 func (f *Fetcher) witnessed(src Source, err error) {
 	switch {
 	case err == nil:
-		public := f.origin.Public(src)
+		public, known := f.origin.Public(src)
 		f.learnAccess(src, func(a *access, now stamp) {
 			a.accepted = now
-			if public {
+			switch {
+			case public:
 				a.public = now
-			} else {
+			case known && !a.public.within(f.opts.AccessLifetime):
+				// Else another node needed none of the credentials that were sent.
 				a.private = now
 			}
 		})

@@ -180,7 +180,13 @@ func (o originPort) List(ctx context.Context, src fetcher.Source, kind fetcher.Q
 	return &fetcher.List{Body: l.Body, MediaType: l.MediaType, Link: l.Link, FiltersApplied: l.FiltersApplied}, nil
 }
 
-func (o originPort) Public(src fetcher.Source) bool { return o.Client.Public(origin.Source(src)) }
+func (o originPort) Public(src fetcher.Source) (public, known bool) {
+	return o.Client.Public(origin.Source(src))
+}
+
+func (o originPort) Anybody(ctx context.Context, src fetcher.Source, reference string, blob bool) bool {
+	return o.Client.Anybody(ctx, origin.Source(src), reference, blob)
+}
 
 // keyring signs with the node's identity.
 type keyring struct {

@@ -37,7 +37,7 @@ type Client struct {
 	hosts   *lru[*host]    // all others, by origin and scheme://host:port
 	tokens  *lru[*token]   // see token.go
 	refused *lru[struct{}] // origins whose refusal has been logged
-	access  *lru[bool]     // repositories that were read without credentials, see access.go
+	access  *lru[access]   // by repository, changed under mu: see access.go
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -54,7 +54,7 @@ func New(opts *Options) (*Client, error) {
 	c := &Client{
 		configured: make(map[string]*target), fixed: make(map[string]*host),
 		hosts: newLRU[*host](1024), tokens: newLRU[*token](4096), refused: newLRU[struct{}](1024),
-		access:  newLRU[bool](4096),
+		access:  newLRU[access](4096),
 		pending: make(map[string]*tokenCall),
 	}
 	if opts != nil {

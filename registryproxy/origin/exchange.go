@@ -77,7 +77,10 @@ func (c *Client) exchange(ctx context.Context, t *target, k kind, req *http.Requ
 		cancel(nil)
 		release()
 	})
-	if k == kindBlob {
+	switch k {
+	case kindProbe:
+		suspect.Stop() // whoever probes judges
+	case kindBlob:
 		// That a blob takes its time is no sign of trouble, once connected: a
 		// registry may have to fetch it from its own storage first.
 		hctx = httptrace.WithClientTrace(hctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { suspect.Stop() }})

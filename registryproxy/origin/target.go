@@ -27,6 +27,9 @@ type endpoint struct {
 	credentials []string
 }
 
+// anonymous is the endpoint without credentials.
+func (e *endpoint) anonymous() *endpoint { return &endpoint{base: e.base, host: e.host} }
+
 // hostKey names a host as scheme://host:port.
 func hostKey(u *url.URL) string {
 	port := u.Port()

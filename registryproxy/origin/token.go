@@ -52,6 +52,9 @@ func (c *Client) authorization(ctx context.Context, t *target, ep *endpoint, hos
 	scope := ch.scopeFor(repo)
 	// A line feed can be part of none of these.
 	key := t.name + "\n" + hostKey + "\n" + ch.scheme + "\n" + ch.realm + "\n" + ch.service + "\n" + scope + "\n" + repo
+	if ep != nil && ep.credentials == nil {
+		key += "\nanonymous"
+	}
 	if tok, ok := c.tokens.get(key, nil); ok && time.Now().Before(tok.expires) && (rejected == "" || tok.header != rejected) {
 		return *tok, nil
 	}
@@ -116,7 +119,11 @@ func (c *Client) newToken(ctx context.Context, t *target, ep *endpoint, ch *chal
 	case ch.scheme == "basic":
 		return &token{"", now.Add(passwordLife), false}, nil
 	}
-	answer, err := c.exchangeToken(ctx, t, auth, ch, scope)
+	k := kindToken
+	if ep != nil && ep.credentials == nil {
+		k = kindProbe // see Client.Anybody
+	}
+	answer, err := c.exchangeToken(ctx, t, k, auth, ch, scope)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +141,7 @@ func (c *Client) newToken(ctx context.Context, t *target, ep *endpoint, ch *chal
 
 // exchangeToken speaks to the token server: GET with the credentials as Basic
 // authentication, or POST (OAuth2) with an identity token, falling back to GET.
-func (c *Client) exchangeToken(ctx context.Context, t *target, auth authn.Authenticator, ch *challenge, scope string) (*transport.Token, error) {
+func (c *Client) exchangeToken(ctx context.Context, t *target, k kind, auth authn.Authenticator, ch *challenge, scope string) (*transport.Token, error) {
 	op := "token for " + t.name
 	realm, err := url.Parse(ch.realm)
 	if err != nil {
@@ -151,7 +158,7 @@ func (c *Client) exchangeToken(ctx context.Context, t *target, auth authn.Authen
 	if err != nil {
 		return nil, &Error{Status: http.StatusBadGateway, Code: CodeUnauthorized, Message: op, final: true, err: err}
 	}
-	answer, err := transport.Exchange(ctx, reg, auth, tokenTransport{c, t}, []string{scope}, &transport.Challenge{
+	answer, err := transport.Exchange(ctx, reg, auth, tokenTransport{c, t, k}, []string{scope}, &transport.Challenge{
 		Scheme:     "bearer",
 		Parameters: map[string]string{"realm": ch.realm, "service": ch.service},
 		Insecure:   t.plain,
@@ -197,12 +204,13 @@ func (c *Client) exchangeToken(ctx context.Context, t *target, auth authn.Authen
 type tokenTransport struct {
 	c *Client
 	t *target
+	k kind
 }
 
 // RoundTrip implements http.RoundTripper.
 func (tt tokenTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	// A RoundTripper must not change the request that it is given.
-	return tt.c.exchange(req.Context(), tt.t, kindToken, req.Clone(req.Context()), time.Time{})
+	return tt.c.exchange(req.Context(), tt.t, tt.k, req.Clone(req.Context()), time.Time{})
 }
 
 // credentials asks the keychain, under each name that it may know the endpoint
