@@ -64,6 +64,7 @@ type blob struct {
 	lookedAt Time // 0 never
 	closest  []chunkindex.NodeID
 	ranked   []chunkindex.NodeID // cache of committee
+	missed   []chunkindex.NodeID // of closest, those that could not be reached
 	// redirects counts those that were followed since the last look-up.
 	redirects int
 	// introducedAt is when the first peers were told of the interest, 0 never.

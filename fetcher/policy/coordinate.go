@@ -84,7 +84,7 @@ func (c *Core) above(b *blob) chunkindex.NodeID {
 		if id == c.cfg.Self {
 			break
 		}
-		if c.alive(id) && !slices.Contains(b.passed, id) {
+		if !slices.Contains(b.passed, id) && c.answers(b, id) {
 			return id
 		}
 	}
@@ -129,7 +129,7 @@ func (c *Core) heardAsk(from chunkindex.NodeID, m Message) {
 		if id == c.cfg.Self || id == from {
 			break
 		}
-		if c.alive(id) && !slices.Contains(m.Peers, id) {
+		if !slices.Contains(m.Peers, id) && c.answers(b, id) {
 			c.count(CountRedirect, 1)
 			c.send(from, Message{Kind: MsgRedirect, Blob: b.id, Size: b.size, Small: b.small, Peer: id})
 			c.advance(b)

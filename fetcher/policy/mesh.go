@@ -35,9 +35,6 @@ const (
 	gossipSize = 32
 	// joinVia is how many members a joiner tells that it came.
 	joinVia = 2
-	// maxJoinPause bounds the doubling pause between two joins of a node that has
-	// few neighbours yet.
-	maxJoinPause = 8
 )
 
 // candidate is a node that may become a neighbour.
@@ -83,6 +80,7 @@ func (c *Core) lookup(b *blob) {
 func (c *Core) looked(b *blob, closest, providers []chunkindex.NodeID) {
 	b.looking, b.redirects = false, 0
 	b.closest, b.ranked = closest, nil
+	b.missed = slices.DeleteFunc(b.missed, func(id chunkindex.NodeID) bool { return !slices.Contains(closest, id) })
 	b.providers = len(providers)
 	for _, id := range providers[:min(len(providers), c.cfg.Neighbours)] {
 		c.reach(b, id)
@@ -129,14 +127,21 @@ const (
 
 // connect asks for a connection to a node that was named by others.
 func (c *Core) connect(id chunkindex.NodeID) {
-	if id == c.cfg.Self || c.connecting >= maxConnecting {
+	if c.connecting < maxConnecting {
+		c.dial(id)
+	}
+}
+
+// dial asks for a connection to a node, however many are being made.
+func (c *Core) dial(id chunkindex.NodeID) {
+	if id == c.cfg.Self {
 		return
 	}
 	p := c.peer(id)
 	if p.up || p.connecting || p.unreachable > c.now || p.banned > c.now {
 		return
 	}
-	p.connecting = true
+	p.connecting, p.dialed = true, c.now
 	c.connecting++
 	c.emit(Effect{Kind: EfConnect, Peer: id})
 }
@@ -153,7 +158,7 @@ func (c *Core) unreachable(id chunkindex.NodeID) {
 	}
 	for _, b := range slices.Clone(c.order) {
 		b.dropCandidate(id)
-		b.ranked = nil
+		b.miss(id)
 		c.advance(b)
 	}
 }

@@ -101,6 +101,9 @@ func (c *Core) relay(b *blob, need chunkindex.Bitfield) bool {
 		if b.ask.to != to {
 			b.ask = asking{to: to, at: c.now}
 		}
+		if !c.isUp(to) {
+			return true // it is being connected to
+		}
 		if c.watch(b, to, b.ask.at) {
 			break
 		}

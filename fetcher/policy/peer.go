@@ -28,11 +28,11 @@ type peer struct {
 	// rtt is the shortest time in which it ever answered, 0 unknown: queues and
 	// disks only ever add to it.
 	rtt Time
-	// connecting: this node is trying to reach it; unreachable until then, after it
-	// could not.
-	connecting  bool
-	unreachable Time
-	transfers   int // that come from it
+	// connecting: this node is trying to reach it, since dialed; unreachable until
+	// then, after it could not.
+	connecting          bool
+	dialed, unreachable Time
+	transfers           int // that come from it
 	// busy: it serves as many as it wants to, until about then; refusals counts
 	// how often it said so since it last served.
 	busy     Time
@@ -74,6 +74,7 @@ func (c *Core) peerUp(id chunkindex.NodeID) {
 		// A node that came back forgot what it was told.
 		c.dropNeighbour(b, id)
 		b.ranked = nil
+		b.missed = slices.DeleteFunc(b.missed, func(o chunkindex.NodeID) bool { return o == id })
 		if (b.wanting() || b.coord != nil) && (!c.crowded() || b.isCandidate(id)) {
 			c.introduce(b, id)
 		}
@@ -93,7 +94,7 @@ func (c *Core) peerDown(id chunkindex.NodeID) {
 	}
 	for _, b := range slices.Clone(c.order) {
 		c.dropNeighbour(b, id)
-		b.ranked = nil
+		b.miss(id)
 		c.advance(b)
 	}
 }
@@ -188,23 +189,58 @@ func rank(d digest.Digest, nodes []chunkindex.NodeID) []chunkindex.NodeID {
 const committeeSize = 16
 
 // committee returns the nodes that may coordinate b, best first, this node among
-// them where it belongs. Nodes that are known to be gone are left out.
+// them where it belongs. Nodes that are known to be gone are left out; those that
+// it has no connection to are not: in a large cluster that says nothing.
 func (c *Core) committee(b *blob) []chunkindex.NodeID {
 	if b.ranked != nil {
 		return b.ranked
 	}
-	nodes := append([]chunkindex.NodeID{c.cfg.Self}, b.closest...)
-	if len(b.closest) < committeeSize {
+	gone := func(id chunkindex.NodeID) bool { return c.gone(b, id) }
+	nodes := slices.DeleteFunc(slices.Clone(b.closest), gone)
+	if len(b.closest) < committeeSize || len(nodes) == 0 {
+		// The whole cluster, or as much of it as this node knows.
+		nodes = append(nodes, c.cfg.Self)
 		for _, p := range c.up {
 			nodes = append(nodes, p.id)
 		}
 	}
 	slices.SortFunc(nodes, chunkindex.NodeID.Compare)
-	nodes = slices.Compact(nodes)
-	nodes = slices.DeleteFunc(nodes, func(id chunkindex.NodeID) bool {
-		return id != c.cfg.Self && (c.peers[id] == nil || !c.peers[id].up)
-	})
-	nodes = rank(b.id, nodes)
+	nodes = rank(b.id, slices.Compact(nodes))
 	b.ranked = nodes[:min(len(nodes), committeeSize)]
 	return b.ranked
+}
+
+// gone reports whether a node cannot be reached, as far as was tried.
+func (c *Core) gone(b *blob, id chunkindex.NodeID) bool {
+	if id == c.cfg.Self || c.isUp(id) {
+		return false
+	}
+	p := c.peers[id]
+	return slices.Contains(b.missed, id) || p != nil && p.unreachable > c.now
+}
+
+// miss notes that a node cannot be reached.
+func (b *blob) miss(id chunkindex.NodeID) {
+	b.ranked = nil
+	if slices.Contains(b.closest, id) && !slices.Contains(b.missed, id) {
+		b.missed = append(b.missed, id)
+	}
+}
+
+// answers reports whether a member may be expected to answer: one that is alive,
+// or one that is being connected to, which should not take long.
+func (c *Core) answers(b *blob, id chunkindex.NodeID) bool {
+	if c.isUp(id) {
+		return c.alive(id)
+	}
+	c.dial(id)
+	p := c.peers[id]
+	if p == nil || !p.connecting {
+		return false
+	}
+	if c.reached(b, p.dialed.Add(c.cfg.AskTimeout)) {
+		b.miss(id)
+		return false
+	}
+	return true
 }
