@@ -77,6 +77,26 @@ func (b *Bitfield) Union(o Bitfield) {
 	}
 }
 
+// Subtract removes every chunk of o, which must have the same length.
+func (b *Bitfield) Subtract(o Bitfield) {
+	b.count = 0
+	for i := range b.words {
+		b.words[i] &^= o.words[i]
+		b.count += bits.OnesCount64(b.words[i])
+	}
+}
+
+// Reset makes b the empty set of numbers below n, in the memory that it has where
+// that is enough.
+func (b *Bitfield) Reset(n int) {
+	words := (n + 63) / 64
+	if cap(b.words) < words {
+		b.words = make([]uint64, words)
+	}
+	b.words, b.n, b.count = b.words[:words], n, 0
+	clear(b.words)
+}
+
 // Next returns the lowest number in the set that is at least i, or -1.
 func (b Bitfield) Next(i int) int {
 	i = max(i, 0)

@@ -18,6 +18,8 @@ import (
 // to it; each link of the chain leads to a better rank, so that it has an end.
 type coordinator struct {
 	askers []*asker
+	byID   map[chunkindex.NodeID]*asker
+	stuck  int // how many of the askers are
 	grants []*grant
 	// settled: it is known what exists already; nothing is granted before.
 	settled bool
@@ -35,14 +37,16 @@ type coordinator struct {
 type asker struct {
 	id    chunkindex.NodeID
 	want  chunkindex.Bitfield
+	asked int // chunks, the last time
 	epoch int
 	// refused: the origin will not give it the blob.
 	refused bool
 	// until: it failed, and is passed over before then.
 	until Time
 	fails int
-	// low is the lowest chunk that it asked for, since when it did; stuck: it
-	// went on asking for it, so that whoever says to hold it does not serve it.
+	// low is the lowest chunk that it asked for, since when it did, and for no fewer
+	// chunks; stuck: it went on so, so that whoever says to hold it does not serve
+	// it.
 	low   int
 	since Time
 	stuck bool
@@ -143,22 +147,43 @@ func (c *Core) heardAsk(from chunkindex.NodeID, m Message) {
 
 func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, epoch int) {
 	if b.coord == nil {
-		b.coord = &coordinator{known: chunkindex.NewBitfield(b.n), width: width{now: c.cfg.StripesInFlight}}
+		b.coord = &coordinator{byID: map[chunkindex.NodeID]*asker{}, known: chunkindex.NewBitfield(b.n), width: width{now: c.cfg.StripesInFlight}}
 		c.survey(b)
 	}
-	for _, a := range b.coord.askers {
-		if a.id == id {
-			// A chunk that nobody claims to hold just waits for its turn.
-			if low := want.Next(0); low != a.low || b.avail[max(low, 0)] == 0 && !b.coord.known.Has(low) {
-				a.low, a.since = low, c.now
-			}
-			a.stuck = a.stuck || c.now >= a.since.Add(c.cfg.Standstill)
-			// A new wish is a new chance: its credentials may have come.
-			a.want, a.epoch, a.refused, a.answered = want, epoch, false, true
-			return
+	a, low := b.coord.byID[id], want.Next(0)
+	if a == nil {
+		a = &asker{id: id, checked: c.now, since: c.now, low: low}
+		b.coord.askers = append(b.coord.askers, a)
+		b.coord.byID[id] = a
+	}
+	// A chunk that nobody claims to hold just waits for its turn; and who gets some
+	// of what it asked for will get the rest.
+	if low != a.low || want.Count() < a.asked || low < 0 || b.avail[low] == 0 && !b.coord.known.Has(low) {
+		a.low, a.since = low, c.now
+	}
+	b.coord.setStuck(a, c.now >= a.since.Add(c.standstill()))
+	// A new wish is a new chance: its credentials may have come.
+	a.want, a.asked, a.epoch, a.refused, a.answered = want, want.Count(), epoch, false, true
+}
+
+func (k *coordinator) setStuck(a *asker, stuck bool) {
+	if a.stuck != stuck {
+		a.stuck = stuck
+		if stuck {
+			k.stuck++
+		} else {
+			k.stuck--
 		}
 	}
-	b.coord.askers = append(b.coord.askers, &asker{id: id, want: want, epoch: epoch, checked: c.now, answered: true, low: want.Next(0), since: c.now})
+}
+
+// standstill is how long an asker is left without what somebody holds: in a large
+// cluster, a chunk takes many steps.
+func (c *Core) standstill() time.Duration {
+	if c.crowded() {
+		return c.cfg.Patience
+	}
+	return c.cfg.Standstill
 }
 
 // appeared notes that chunks have just come to a node: whoever found nobody to
@@ -179,12 +204,24 @@ func (k *coordinator) appeared(at chunkindex.NodeID, first, end int) (granted bo
 			}
 		}
 	}
-	for _, a := range k.askers {
-		for i := first; i < end && (a.stuck || a.id == at); i++ {
-			a.want.Clear(i)
+	if a := k.byID[at]; a != nil {
+		a.got(first, end)
+	}
+	if k.stuck > 0 {
+		for _, a := range k.askers {
+			if a.stuck {
+				a.got(first, end)
+			}
 		}
 	}
 	return granted
+}
+
+// got takes chunks out of what a node asked for.
+func (a *asker) got(first, end int) {
+	for i := first; i < end; i++ {
+		a.want.Clear(i)
+	}
 }
 
 // survey asks the neighbours anew what they hold and what they are reading: what
@@ -236,7 +273,12 @@ func (c *Core) dropAsker(b *blob, id chunkindex.NodeID) {
 	if b.coord == nil {
 		return
 	}
-	b.coord.askers = slices.DeleteFunc(b.coord.askers, func(a *asker) bool { return a.id == id })
+	if a := b.coord.byID[id]; a != nil {
+		b.coord.setStuck(a, false)
+		delete(b.coord.byID, id)
+		i := slices.Index(b.coord.askers, a)
+		b.coord.askers = slices.Delete(b.coord.askers, i, i+1)
+	}
 	for _, g := range slices.Clone(b.coord.grants) {
 		if g.to != id {
 			continue
@@ -295,6 +337,54 @@ func (c *Core) exists(b *blob, i int, a *asker) bool {
 		}
 	}
 	return false
+}
+
+// findExisting makes c.existing the set of chunks that exist, as exists has it, for
+// an asker that is not stuck, while nobody has seen a refutation.
+func (c *Core) findExisting(b *blob) {
+	e := &c.existing
+	e.Reset(b.n)
+	e.Union(b.have)
+	for i, a := range b.busy {
+		if a&(byOrigin|byStore) != 0 {
+			e.Set(i)
+		}
+	}
+	for _, g := range b.coord.grants {
+		for i := g.first; i < g.end; i++ {
+			if !c.brought(b, g, i) {
+				e.Set(i)
+			}
+		}
+	}
+	if c.crowded() {
+		e.Union(b.coord.known)
+	}
+	for _, n := range b.neighbours {
+		if c.usable(b, n) {
+			e.Union(n.bits)
+		}
+		if c.aliveP(n.p) && n.inFlight.Count() > 0 {
+			e.Union(n.inFlight)
+		}
+	}
+}
+
+// lacks is what an asker wants that does not exist, after findExisting. The set is
+// good until the next call.
+func (c *Core) lacks(b *blob, a *asker) chunkindex.Bitfield {
+	c.unmet.Reset(b.n)
+	c.unmet.Union(a.want)
+	if b.epoch == 0 && a.epoch == 0 && !a.stuck {
+		c.unmet.Subtract(c.existing)
+		return c.unmet
+	}
+	for i := a.want.Next(0); i >= 0; i = a.want.Next(i + 1) {
+		if c.exists(b, i, a) {
+			c.unmet.Clear(i)
+		}
+	}
+	return c.unmet
 }
 
 // brought reports whether a grantee has read chunk i already, so that whether it
@@ -425,18 +515,14 @@ func (c *Core) grant(b *blob, a *asker, r run, via chunkindex.NodeID) {
 // has, and among those who want it the one with the fewest grants.
 func (c *Core) nextGrant(b *blob, within run) (*asker, run) {
 	low := -1
+	c.findExisting(b)
 	for _, a := range b.coord.askers {
-		if !c.mayRead(b, a) {
+		i := c.lacks(b, a).Next(within.first)
+		if i < 0 || i >= within.end || low >= 0 && i >= low {
 			continue
 		}
-		if b.coord.granted(a) >= c.readsEach(b) {
-			continue
-		}
-		for i := a.want.Next(within.first); i >= 0 && i < within.end && (low < 0 || i < low); i = a.want.Next(i + 1) {
-			if !c.exists(b, i, a) {
-				low = i
-				break
-			}
+		if c.mayRead(b, a) && b.coord.granted(a) < c.readsEach(b) {
+			low = i
 		}
 	}
 	if low < 0 {
@@ -526,18 +612,11 @@ func (c *Core) takeBack(b *blob, r run, status int, wait time.Duration, origin O
 		}
 		return
 	}
-	for _, a := range b.coord.askers {
-		if a.id != r.by {
-			continue
-		}
-		if status == 0 {
-			// It no longer wants what it asked for; without this, the same
-			// grant would go back and forth for ever.
-			for i := r.first; i < r.end; i++ {
-				a.want.Clear(i)
-			}
-			continue
-		}
+	if a := b.coord.byID[r.by]; a != nil && status == 0 {
+		// It no longer wants what it asked for; without this, the same grant would
+		// go back and forth for ever.
+		a.got(r.first, r.end)
+	} else if a != nil {
 		c.count(CountRegrant, 1)
 		switch {
 		case permanent(status):

@@ -50,8 +50,12 @@ type Core struct {
 	// all is what was received from peers, seconds the part of it that was asked of
 	// two at once.
 	all, seconds int64
-	window       []int // scratch
-	connecting   int   // attempts under way
+	connecting   int // attempts under way
+
+	// scratch: of pickRare; of missing; of what exists and what of it an asker lacks
+	window                 []int
+	served, need           chunkindex.Bitfield
+	existing, unmet, asked chunkindex.Bitfield
 
 	timer Time // as last set, 0 none
 }
@@ -174,6 +178,12 @@ func (c *Core) newID() ID {
 // shareOut gives what became free to the blobs that have least under way, so that
 // no client starves behind the others.
 func (c *Core) shareOut() {
+	if len(c.order) == 1 {
+		if b := c.order[0]; b.wanting() {
+			c.advance(b)
+		}
+		return
+	}
 	var wanting []*blob
 	for _, b := range c.order {
 		if b.wanting() {

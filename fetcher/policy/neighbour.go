@@ -342,15 +342,11 @@ func (c *Core) heardState(from chunkindex.NodeID, m Message) {
 	n.inFlight = m.InFlight
 	if !m.Want {
 		c.dropAsker(b, from)
-	} else if b.coord != nil {
-		for _, a := range b.coord.askers {
-			if a.id != from {
-				continue
-			}
-			a.answered = true
-			for i := m.Bits.Next(0); i >= 0; i = m.Bits.Next(i + 1) {
-				a.want.Clear(i)
-			}
+	} else if b.coord != nil && b.coord.byID[from] != nil {
+		a := b.coord.byID[from]
+		a.answered = true
+		for i := m.Bits.Next(0); i >= 0; i = m.Bits.Next(i + 1) {
+			a.want.Clear(i)
 		}
 	}
 	switch {

@@ -53,10 +53,8 @@ func (c *Core) fetchOrigin(b *blob) {
 	c.hedge(b)
 	need, some := c.missing(b)
 	if !some && b.coord != nil {
-		for _, a := range b.coord.askers {
-			if a.id == c.cfg.Self {
-				a.want = need
-			}
+		if a := b.coord.byID[c.cfg.Self]; a != nil {
+			a.want.Reset(b.n)
 		}
 	}
 	if !some || c.usableSource(b) == nil {
@@ -76,7 +74,7 @@ func (c *Core) fetchOrigin(b *blob) {
 	case c.relay(b, need):
 	case slices.Contains(c.committee(b), c.cfg.Self):
 		b.ask = asking{}
-		c.takeAsk(b, c.cfg.Self, need, b.epoch)
+		c.takeAsk(b, c.cfg.Self, need.Clone(), b.epoch)
 		c.coordinate(b)
 		c.readGrants(b)
 	default:
@@ -114,18 +112,17 @@ func (c *Core) relay(b *blob, need chunkindex.Bitfield) bool {
 		return false
 	}
 	if b.coord != nil {
-		if need.Len() == 0 {
-			need = chunkindex.NewBitfield(b.n)
-		} else {
-			need = need.Clone()
+		c.asked.Reset(b.n)
+		if need.Len() > 0 {
+			c.asked.Union(need)
 		}
+		c.findExisting(b)
 		for _, a := range b.coord.askers {
-			for i := a.want.Next(0); i >= 0; i = a.want.Next(i + 1) {
-				if a.id != c.cfg.Self && !c.exists(b, i, a) {
-					need.Set(i)
-				}
+			if a.id != c.cfg.Self {
+				c.asked.Union(c.lacks(b, a))
 			}
 		}
+		need = c.asked
 	}
 	every := 2 * c.cfg.AskTimeout
 	covered := covers(b.ask.bits, need)
@@ -183,20 +180,33 @@ func (c *Core) passedOver(b *blob, id chunkindex.NodeID) []chunkindex.NodeID {
 }
 
 // missing is the set of wanted chunks that are neither here nor on their way, and
-// that no neighbour can serve or is reading.
+// that no neighbour can serve or is reading. The set is good until the next call.
 func (c *Core) missing(b *blob) (need chunkindex.Bitfield, some bool) {
-	need = chunkindex.NewBitfield(b.n)
-	all := b.doubt.Count() == 0 && c.allUsable(b)
-	for i := b.have.NextClear(0); i >= 0; i = b.have.NextClear(i + 1) {
-		if b.busy[i] != 0 || b.avail[i] > 0 && (all || c.servable(b, i)) {
-			continue
+	served := &c.served
+	served.Reset(b.n)
+	served.Union(b.have)
+	for _, n := range b.neighbours {
+		if c.usable(b, n) {
+			served.Union(n.bits)
 		}
-		if b.wanted(i, c.cfg.ReadAhead) && !b.granted(i) && !c.inFlightAt(b, i) {
-			need.Set(i)
-			some = true
+		if c.aliveP(n.p) && n.inFlight.Count() > 0 {
+			served.Union(n.inFlight)
 		}
 	}
-	return need, some
+	if b.doubt.Count() > 0 {
+		for i := b.doubt.Next(0); i >= 0; i = b.doubt.Next(i + 1) {
+			if !b.have.Has(i) && !c.servable(b, i) && !c.inFlightAt(b, i) {
+				served.Clear(i)
+			}
+		}
+	}
+	c.need.Reset(b.n)
+	for i := served.NextClear(0); i >= 0; i = served.NextClear(i + 1) {
+		if b.busy[i] == 0 && b.wanted(i, c.cfg.ReadAhead) && !b.granted(i) {
+			c.need.Set(i)
+		}
+	}
+	return c.need, c.need.Count() > 0
 }
 
 // granted reports whether chunk i waits for room to be read from the origin.

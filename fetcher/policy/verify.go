@@ -50,7 +50,7 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 		return
 	}
 	level := chunkindex.Received
-	var matching *chunkindex.Claim
+	var matching, strangers *chunkindex.Claim
 	contradicted := false
 	var stranger chunkindex.NodeID
 	for k := range ev.Claims {
@@ -59,6 +59,9 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 			// A key that anybody could have made a moment ago, or a member
 			// that left before this node came.
 			stranger = claim.Signer
+			if p := c.peers[stranger]; claim.Sum == ev.Sum && (p == nil || p.banned <= c.now) {
+				strangers = claim
+			}
 		case claim.Sum == ev.Sum:
 			matching = claim
 		default:
@@ -75,10 +78,17 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 		// Two signers differ: neither is believed before the proof.
 		matching = nil
 	}
-	if matching != nil {
+	switch {
+	case matching != nil:
 		level = chunkindex.Attested
 		b.signer[i] = matching.Signer
-	} else {
+	case strangers != nil && !contradicted && c.member(t.from.id) && c.crowded():
+		// In a large cluster a node meets few of those that read from the origin.
+		// A member hands on what it believes itself, and could as well have
+		// signed it.
+		level, matching = chunkindex.Attested, strangers
+		b.signer[i] = stranger
+	default:
 		b.signer[i] = stranger
 	}
 	if v, ok := b.vouched[i]; ok && v.by != t.from.id && v.by != b.signer[i] {
@@ -98,6 +108,12 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 func (c *Core) member(id chunkindex.NodeID) bool {
 	p := c.peers[id]
 	return id == c.cfg.Self || p != nil && p.met && p.banned <= c.now
+}
+
+// met reports whether a node's key is one that may join.
+func (c *Core) met(id chunkindex.NodeID) bool {
+	p := c.peers[id]
+	return id == c.cfg.Self || p != nil && p.met
 }
 
 func (c *Core) store(b *blob, id ID, i int, sum chunkindex.Sum, from chunkindex.NodeID, level chunkindex.Level, claim *chunkindex.Claim) {
@@ -276,7 +292,7 @@ func (c *Core) judge(b *blob) {
 		case s.sum == b.sum[s.chunk]:
 		case s.signer.IsZero():
 			c.ban(s.from)
-		case c.member(s.signer) || c.peer(s.signer).met:
+		case c.met(s.signer):
 			c.ban(s.signer)
 		case !relayed[s.from]:
 			relayed[s.from] = true
