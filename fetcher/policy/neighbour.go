@@ -95,6 +95,7 @@ func (c *Core) dropNeighbour(b *blob, id chunkindex.NodeID) {
 		if b.layoutSet() {
 			b.setBits(n, chunkindex.NewBitfield(b.n))
 		}
+		b.ask.checked = 0
 		delete(b.byID, id)
 		b.neighbours = slices.DeleteFunc(b.neighbours, func(o *neighbour) bool { return o == n })
 	}

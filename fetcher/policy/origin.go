@@ -30,7 +30,14 @@ type asking struct {
 	bits chunkindex.Bitfield
 	// repeats counts how often the same was asked while chunks came.
 	repeats int
+	// checked is when there was last nothing new to ask for, 0 if that must be
+	// looked at again.
+	checked Time
 }
+
+// askPause is how long it is not looked at again what is missing, after all of it was
+// asked for: most of what happens in a swarm only makes it less.
+const askPause = 20 * time.Millisecond
 
 // usableSource returns where the blob may be read upstream right now.
 func (c *Core) usableSource(b *blob) *source {
@@ -50,6 +57,10 @@ func (c *Core) fetchOrigin(b *blob) {
 		c.relay(b, chunkindex.Bitfield{})
 		return
 	}
+	if b.coord == nil && b.ask.checked != 0 && !c.reached(b, b.ask.checked.Add(askPause)) {
+		return
+	}
+	b.ask.checked = 0
 	c.hedge(b)
 	need, some := c.missing(b)
 	if !some && b.coord != nil {
@@ -58,6 +69,7 @@ func (c *Core) fetchOrigin(b *blob) {
 		}
 	}
 	if !some || c.usableSource(b) == nil {
+		b.ask.checked = c.now
 		c.relay(b, chunkindex.Bitfield{})
 		return
 	}
@@ -127,11 +139,13 @@ func (c *Core) relay(b *blob, need chunkindex.Bitfield) bool {
 	every := 2 * c.cfg.AskTimeout
 	covered := covers(b.ask.bits, need)
 	if need.Count() == 0 || covered && !c.reached(b, b.ask.sent.Add(every)) {
+		b.ask.checked = c.now
 		return true
 	}
 	// While chunks come, the coordinator need not be told each second.
 	flowing := covered && c.now < b.progress.Add(every)
 	if flowing && c.now < b.ask.sent.Add(every<<b.ask.repeats) {
+		b.ask.checked = c.now
 		b.wake(c.now.Add(every))
 		return true
 	}

@@ -71,6 +71,7 @@ func (c *Core) read(ev Event) {
 	again := !b.wanting() && b.introducedAt != 0
 	c.readers[r.id] = r
 	b.readers = append(b.readers, r)
+	b.ask.checked = 0
 	b.whole = b.whole || ev.Whole
 	if again {
 		// Those who asked in the meantime were told that nothing is wanted.
