@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -156,14 +157,17 @@ func TestFaultsAreSurvived(t *testing.T) {
 func TestUploadsEnd(t *testing.T) {
 	open := map[policy.ID]int{}
 	var uploads int
-	flashCrowd(t, Config{Nodes: 5, Size: 40 * mib, Up: 50 * mib, Observe: func(_ time.Duration, node int, ev *policy.Event, _ []policy.Effect) {
+	flashCrowd(t, Config{Nodes: 5, Size: 40 * mib, Up: 50 * mib, Observe: func(_ time.Duration, node int, ev *policy.Event, effects []policy.Effect) {
 		switch ev.Kind {
 		case policy.EvUpload:
-			uploads++
 			if _, ok := open[ev.ID]; ok {
 				t.Errorf("upload %d begins twice", ev.ID)
 			}
-			open[ev.ID] = node
+			// What was refused has no end.
+			if slices.ContainsFunc(effects, func(e policy.Effect) bool { return e.Kind == policy.EfServe && e.ID == ev.ID }) {
+				uploads++
+				open[ev.ID] = node
+			}
 		case policy.EvUploaded:
 			if at, ok := open[ev.ID]; !ok || at != node {
 				t.Errorf("upload %d ends at %d, began at %d, %v", ev.ID, node, at, ok)

@@ -1,0 +1,83 @@
+package simulation
+
+import (
+	"time"
+
+	"github.com/peercache/peercache/chunkindex"
+	"github.com/peercache/peercache/fetcher/policy"
+)
+
+// What nodes store, and what they hand out of it.
+
+type hand struct {
+	id    policy.ID
+	chunk int
+}
+
+// serves is what a node gives out for a chunk that it holds.
+func (n *node) serves(h *holding, i int) taint {
+	if n.corrupt || n.forges {
+		return taint(n.index + 1)
+	}
+	return h.bytes[i]
+}
+
+// perMiB is what bytes cost at a price for each MiB.
+func perMiB(price time.Duration, n int64) int64 { return int64(price) * n >> 20 }
+
+func (c *cluster) store(n *node, e *policy.Effect) {
+	k := c.byDigest[e.Blob]
+	b := c.blobs[k]
+	bytes, ok := n.hand[hand{e.ID, e.Chunk}]
+	if !ok {
+		c.broken("%s stores chunk %d of %d, which is not in hand", n.id, e.Chunk, e.ID)
+		return
+	}
+	delete(n.hand, hand{e.ID, e.Chunk})
+	h := n.held[k]
+	if h == nil {
+		h = newHolding(b.n)
+		n.held[k] = h
+	}
+	h.bytes[e.Chunk], h.storing[e.Chunk], h.signer[e.Chunk] = bytes, e.Level, -1
+	if e.Claim != nil {
+		h.signer[e.Chunk] = c.index[e.Claim.Signer]
+	}
+	_, size := b.chunk(e.Chunk)
+	c.q.push(c.now+perMiB(c.cfg.StoreTime, size), evStored, n.index, n.life, uint64(k)<<32|uint64(e.Chunk))
+}
+
+func (c *cluster) stored(n *node, k, chunk int) {
+	b, h := c.blobs[k], n.held[k]
+	if h.storing[chunk] != chunkindex.Absent {
+		h.level[chunk], h.storing[chunk] = h.storing[chunk], chunkindex.Absent
+	}
+	h.proven = h.proven || b.small
+	// The hash of the whole follows the chunks.
+	for h.hashed < b.n && h.level[h.hashed] != chunkindex.Absent {
+		_, size := b.chunk(h.hashed)
+		h.hashing = max(h.hashing, c.now) + perMiB(c.cfg.HashTime, size)
+		h.hashed++
+	}
+	c.step(n, policy.Event{Kind: policy.EvStored, Blob: b.id, Chunk: chunk})
+}
+
+func (c *cluster) proved(n *node, k int) {
+	b, h := c.blobs[k], n.held[k]
+	kind := policy.EvProven
+	for i := range b.n {
+		if h.level[i] == chunkindex.Absent {
+			c.broken("%s proves %s without chunk %d", n.id, b.id, i)
+		}
+		if h.bytes[i] != 0 {
+			kind = policy.EvRefuted
+		}
+	}
+	h.proven = kind == policy.EvProven
+	c.step(n, policy.Event{Kind: kind, Blob: b.id})
+}
+
+func (c *cluster) tellHeld(n *node, k int, h *holding) {
+	b := c.blobs[k]
+	c.step(n, policy.Event{Kind: policy.EvHeld, Blob: b.id, Size: b.size, Small: b.small, Whole: h.proven})
+}

@@ -1,0 +1,154 @@
+package simulation
+
+import (
+	"time"
+
+	"github.com/peercache/peercache/fetcher/policy"
+)
+
+// How nodes read from the origin.
+
+// originRead is one request to the origin, or for a blob's size.
+type originRead struct {
+	open       bool
+	serial     uint32
+	node       int32
+	id         policy.ID
+	blob       int32
+	chunk, end int
+	flow       int32 // -1 none
+	size       int64 // as the asker has it
+	sizeOnly   bool
+}
+
+// readOrigin sends a request to the origin.
+func (c *cluster) readOrigin(n *node, e *policy.Effect) {
+	c.serial++
+	k := c.byDigest[e.Blob]
+	b := c.blobs[k]
+	r := originRead{open: true, serial: c.serial, node: n.index, id: e.ID, blob: k, flow: -1,
+		size: e.Size, sizeOnly: e.Kind == policy.EfOriginSize, chunk: e.Chunk, end: b.n}
+	if !b.small && !r.sizeOnly {
+		r.chunk, r.end = b.layout.Span(e.Off, e.N)
+	}
+	if !r.sizeOnly {
+		c.closed(k, r.chunk, r.end)
+	}
+	i := c.reads.put(r)
+	n.reads[e.ID] = i
+	c.res.OriginRequests++
+	delay := 2*c.latency + int64(c.cfg.OriginDelay)
+	if c.now < n.cooldown {
+		delay = 0
+	}
+	c.q.push(c.now+delay, evOrigin, n.index, 0, uint64(r.serial)<<32|uint64(uint32(i)))
+}
+
+func (c *cluster) readAt(arg uint64) (int32, *originRead) {
+	i := int32(uint32(arg))
+	if r := &c.reads.all[i]; r.open && r.serial == uint32(arg>>32) {
+		return i, r
+	}
+	return i, nil
+}
+
+// answered is the origin's answer to a request.
+func (c *cluster) answered(arg uint64) {
+	i, r := c.readAt(arg)
+	if r == nil {
+		return
+	}
+	n, b := c.nodes[r.node], c.blobs[r.blob]
+	ev := policy.Event{Kind: policy.EvOriginFailed, Blob: b.id, ID: r.id}
+	ev.Status, ev.Wait = c.originStatus(n)
+	if ev.Status == 0 && !r.sizeOnly && !b.small && r.size != b.size {
+		ev.Status = 502
+	}
+	if ev.Status != 0 {
+		c.closeRead(i)
+		c.step(n, ev)
+		return
+	}
+	if r.sizeOnly {
+		c.closeRead(i)
+		c.step(n, policy.Event{Kind: policy.EvOriginDone, Blob: b.id, ID: ev.ID, Size: b.size})
+		return
+	}
+	c.step(n, policy.Event{Kind: policy.EvOriginHeaders, Blob: b.id, ID: r.id, Size: b.size, Ranged: true})
+	if i, r = c.readAt(arg); r == nil {
+		return
+	}
+	if r.chunk >= r.end {
+		c.finishRead(i)
+		return
+	}
+	_, size := b.chunk(r.chunk)
+	r.flow = c.net.start(c.now, c.originUp, n.in, size, c.cfg.OriginConnRate, i, true)
+}
+
+func (c *cluster) originStatus(n *node) (int, time.Duration) {
+	if c.now < n.cooldown {
+		return 429, time.Duration(n.cooldown - c.now)
+	}
+	if k := c.cfg.Credentials; k > 0 && int(n.index) >= k {
+		return 401, 0
+	}
+	for _, t := range c.cfg.Throttles {
+		if at := time.Duration(c.now - startTime); at >= t.At && at < t.At+t.For {
+			c.res.Throttled++
+			return 429, t.Wait
+		}
+	}
+	return 0, 0
+}
+
+// originChunk is called when a read has brought a chunk.
+func (c *cluster) originChunk(i int32) {
+	r := &c.reads.all[i]
+	n, b, chunk := c.nodes[r.node], c.blobs[r.blob], r.chunk
+	_, size := b.chunk(chunk)
+	c.res.OriginBytes += size
+	c.res.OriginDelivered += size
+	n.hand[hand{r.id, chunk}] = 0
+	r.chunk++
+	last := r.chunk >= r.end
+	if last {
+		c.net.end(c.now, r.flow)
+		r.flow = -1
+	} else {
+		_, next := b.chunk(r.chunk)
+		c.net.next(c.now, r.flow, next)
+	}
+	serial := r.serial
+	ev := policy.Event{Kind: policy.EvOriginChunk, Blob: b.id, ID: r.id, Chunk: chunk, Sum: b.sum(chunk, 0), N: size}
+	if b.small {
+		ev.Size = b.size
+	}
+	c.step(n, ev)
+	if r := &c.reads.all[i]; last && r.open && r.serial == serial {
+		c.finishRead(i)
+	}
+}
+
+func (c *cluster) finishRead(i int32) {
+	r := &c.reads.all[i]
+	n := c.nodes[r.node]
+	ev := policy.Event{Kind: policy.EvOriginDone, Blob: c.blobs[r.blob].id, ID: r.id, Size: c.blobs[r.blob].size}
+	c.closeRead(i)
+	c.step(n, ev)
+}
+
+func (c *cluster) stopRead(i int32) {
+	if f := c.reads.all[i].flow; f >= 0 {
+		moved := c.net.end(c.now, f)
+		c.res.OriginBytes += moved
+		c.res.CutBytes += moved
+	}
+	c.closeRead(i)
+}
+
+func (c *cluster) closeRead(i int32) {
+	r := &c.reads.all[i]
+	delete(c.nodes[r.node].reads, r.id)
+	c.reads.take(i)
+}

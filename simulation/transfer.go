@@ -1,0 +1,224 @@
+package simulation
+
+import (
+	"github.com/peercache/peercache/chunkindex"
+	"github.com/peercache/peercache/fetcher/policy"
+)
+
+// How chunks go from node to node: a request, its answer, and a flow of bytes.
+
+const faultBroken = policy.FaultBroken
+
+// transfer is one chunk asked of a peer.
+type transfer struct {
+	open      bool
+	serial    uint32
+	to, from  int32
+	fromLife  uint32
+	id        policy.ID
+	blob      int32
+	chunk     int
+	flow      int32 // -1 none
+	size      int64 // as the asker has it
+	uploading bool  // the peer's core awaits its end
+	upload    uint64
+	busy      bool
+	fault     policy.Fault
+	peers     []chunkindex.NodeID
+	bytes     taint
+	claims    []chunkindex.Claim
+}
+
+// ask sends a request for a chunk to a peer.
+func (c *cluster) ask(n *node, e *policy.Effect) {
+	c.serial++
+	t := transfer{open: true, serial: c.serial, to: n.index, id: e.ID, blob: c.byDigest[e.Blob], chunk: e.Chunk, flow: -1, size: e.Size}
+	from, ok := c.index[e.Peer]
+	if !ok {
+		from = n.index
+	}
+	t.from, t.fromLife = from, c.nodes[from].life
+	i := c.transfers.put(t)
+	n.transfers[e.ID] = i
+	c.res.Transfers++
+	c.q.push(c.now+c.latency, evUpload, from, 0, t.arg(i))
+}
+
+func (t *transfer) arg(i int32) uint64 { return uint64(t.serial)<<32 | uint64(uint32(i)) }
+
+// transferAt returns the transfer that arg names, nil if it is over.
+func (c *cluster) transferAt(arg uint64) (int32, *transfer) {
+	i := int32(uint32(arg))
+	if t := &c.transfers.all[i]; t.open && t.serial == uint32(arg>>32) {
+		return i, t
+	}
+	return i, nil
+}
+
+// upload has a peer answer a request.
+func (c *cluster) upload(arg uint64) {
+	i, t := c.transferAt(arg)
+	if t == nil {
+		return
+	}
+	from, to, b := c.nodes[t.from], c.nodes[t.to], c.blobs[t.blob]
+	if from.down || from.life != t.fromLife || !from.isLinked(t.to) {
+		c.refuse(i, policy.FaultBroken, c.latency)
+		return
+	}
+	if from.mute || from.stalls {
+		return
+	}
+	h := from.held[t.blob]
+	if h == nil || !h.proven && !h.level[t.chunk].Shareable() {
+		c.refuse(i, policy.FaultGone, c.latency)
+		return
+	}
+	if !b.small && t.size != b.size {
+		c.refuse(i, policy.FaultBroken, c.latency)
+		return
+	}
+	t.bytes = from.serves(h, t.chunk)
+	switch {
+	case b.small:
+	case from.forges:
+		t.claims = b.claim(from, t.chunk, t.bytes)
+	case h.proven || h.level[t.chunk] == chunkindex.Fetched:
+		t.claims = b.claim(from, t.chunk, 0)
+	case h.signer[t.chunk] >= 0:
+		// A forger's claim goes on with the bytes that it is about.
+		t.claims = b.claim(c.nodes[h.signer[t.chunk]], t.chunk, h.bytes[t.chunk])
+	}
+	t.uploading, t.upload = true, arg
+	chunk := t.chunk
+	c.step(from, policy.Event{Kind: policy.EvUpload, ID: policy.ID(arg), Peer: to.id, Blob: b.id, Chunk: chunk})
+	if i, t = c.transferAt(arg); t == nil {
+		return
+	}
+	if t.busy {
+		t.uploading = false
+		c.refuse(i, policy.FaultBusy, c.latency)
+		return
+	}
+	c.q.push(c.now+c.latency, evFlowStart, t.to, 0, arg)
+}
+
+func (c *cluster) startFlow(arg uint64) {
+	i, t := c.transferAt(arg)
+	if t == nil {
+		return
+	}
+	from := c.nodes[t.from]
+	if from.down || from.life != t.fromLife || !from.isLinked(t.to) {
+		c.refuse(i, policy.FaultBroken, 0)
+		return
+	}
+	_, size := c.blobs[t.blob].chunk(t.chunk)
+	t.flow = c.net.start(c.now, from.up, c.nodes[t.to].in, size, 0, i, false)
+}
+
+// refuse has a transfer fail after a while.
+func (c *cluster) refuse(i int32, fault policy.Fault, delay int64) {
+	t := &c.transfers.all[i]
+	t.fault = fault
+	c.q.push(c.now+delay, evRefused, t.to, 0, t.arg(i))
+}
+
+func (c *cluster) refused(arg uint64) {
+	i, t := c.transferAt(arg)
+	if t == nil {
+		return
+	}
+	to := c.nodes[t.to]
+	ev := policy.Event{Kind: policy.EvTransferFailed, Blob: c.blobs[t.blob].id, ID: t.id, Chunk: t.chunk,
+		Peer: c.nodes[t.from].id, Fault: t.fault, Peers: t.peers}
+	c.closeTransfer(i)
+	c.step(to, ev)
+}
+
+// closeTransfer forgets a transfer whose flow, if it had one, has ended.
+func (c *cluster) closeTransfer(i int32) {
+	t := &c.transfers.all[i]
+	c.endUpload(t, c.latency)
+	delete(c.nodes[t.to].transfers, t.id)
+	c.transfers.take(i)
+}
+
+func (c *cluster) endUpload(t *transfer, delay int64) {
+	if t.uploading {
+		t.uploading = false
+		c.q.push(c.now+delay, evUploaded, t.from, t.fromLife, t.upload)
+	}
+}
+
+func (c *cluster) cancelTransfer(n *node, id policy.ID) {
+	i, ok := n.transfers[id]
+	if !ok {
+		return
+	}
+	if f := c.transfers.all[i].flow; f >= 0 {
+		c.res.CutBytes += c.net.end(c.now, f)
+	}
+	c.closeTransfer(i)
+	c.q.push(c.now, evCancelled, n.index, n.life, uint64(id))
+}
+
+// flowed is called at each milestone of a flow.
+func (c *cluster) flowed(i int32, gen uint32) {
+	f := &c.net.flows[i]
+	if !f.active || f.gen != gen || f.due != c.now {
+		return
+	}
+	f.due = 0
+	c.net.settle(f, c.now)
+	if f.left > 0 {
+		moved := f.moved()
+		if n := moved - f.said; n >= progressBytes || n > 0 && c.now-f.saidAt >= progressTime {
+			f.said, f.saidAt = moved, c.now
+			c.net.plan(i)
+			c.progress(f.owner, f.origin, n)
+			return
+		}
+		if c.now-f.saidAt >= progressTime {
+			f.saidAt = c.now
+		}
+		c.net.plan(i)
+		return
+	}
+	if f.origin {
+		c.originChunk(f.owner)
+	} else {
+		c.transferred(f.owner)
+	}
+}
+
+func (c *cluster) progress(owner int32, origin bool, n int64) {
+	if origin {
+		r := &c.reads.all[owner]
+		c.step(c.nodes[r.node], policy.Event{Kind: policy.EvOriginProgress, Blob: c.blobs[r.blob].id, ID: r.id, N: n})
+		return
+	}
+	t := &c.transfers.all[owner]
+	c.step(c.nodes[t.to], policy.Event{Kind: policy.EvTransferProgress, Blob: c.blobs[t.blob].id, ID: t.id, N: n})
+}
+
+func (c *cluster) transferred(i int32) {
+	t := &c.transfers.all[i]
+	size := c.net.end(c.now, t.flow)
+	t.flow = -1
+	c.res.PeerBytes += size
+	to, b := c.nodes[t.to], c.blobs[t.blob]
+	ev := policy.Event{Kind: policy.EvTransferDone, Blob: b.id, ID: t.id, Chunk: t.chunk, Peer: c.nodes[t.from].id,
+		N: size, Sum: b.sum(t.chunk, t.bytes), Claims: t.claims}
+	switch {
+	case !b.small:
+		to.hand[hand{t.id, t.chunk}] = t.bytes
+	case t.bytes != 0:
+		ev = policy.Event{Kind: policy.EvTransferFailed, Blob: b.id, ID: t.id, Chunk: t.chunk, Peer: ev.Peer, Fault: policy.FaultCorrupt}
+	default:
+		to.hand[hand{t.id, t.chunk}] = 0
+		ev.Size = b.size
+	}
+	c.closeTransfer(i)
+	c.step(to, ev)
+}
