@@ -283,7 +283,7 @@ func (c *Core) refusedBy(b *blob, n *neighbour, others []chunkindex.NodeID) {
 		n.shy = c.now.Add(2 * c.cfg.AskTimeout)
 	}
 	for _, id := range others {
-		if len(b.neighbours) < 2*c.cfg.Neighbours {
+		if len(b.neighbours) < c.cfg.Neighbours || !c.crowded() {
 			c.reach(b, id)
 		}
 	}

@@ -82,7 +82,7 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 	case matching != nil:
 		level = chunkindex.Attested
 		b.signer[i] = matching.Signer
-	case strangers != nil && !contradicted && c.member(t.from.id) && c.crowded():
+	case strangers != nil && !contradicted && c.member(t.from.id):
 		// In a large cluster a node meets few of those that read from the origin.
 		// A member hands on what it believes itself, and could as well have
 		// signed it.
