@@ -209,39 +209,47 @@ func (c *Core) join(b *blob) {
 	c.fillMesh(b)
 }
 
-// fillMesh makes neighbours of candidates: at most three quarters of them near,
-// the others as they come, which is at random.
+// farJoins is how many joins leave room in the mesh for near nodes.
+const farJoins = 4
+
+// fillMesh makes neighbours of candidates: at most three quarters of them near, so
+// that no zone is an island, and at first at most half of them far, since the near
+// ones may not have come yet.
 func (c *Core) fillMesh(b *blob) {
-	near := 0
-	for _, n := range b.neighbours {
-		if c.cfg.Label.near(n.p.label) {
+	near, far := 0, 0
+	note := func(l Label) {
+		if c.cfg.Label.near(l) {
 			near++
+		} else {
+			far++
 		}
 	}
-	open := c.cfg.Neighbours - len(b.neighbours)
+	for _, n := range b.neighbours {
+		note(n.p.label)
+	}
 	for _, o := range b.candidates {
 		if p := c.peers[o.id]; p != nil && p.connecting {
-			open--
+			note(o.label)
 		}
 	}
-	for pass := range 2 {
+	mostFar := c.cfg.Neighbours
+	if c.cfg.Label.Zone != 0 && b.joins < farJoins {
+		mostFar /= 2
+	}
+	for _, wantNear := range []bool{true, false} {
 		for _, o := range slices.Clone(b.candidates) {
-			if open <= 0 {
-				return
-			}
 			isNear := c.cfg.Label.near(o.label)
-			p := c.peers[o.id]
-			if p != nil && p.connecting || (pass == 0) != isNear || isNear && near >= c.cfg.Neighbours*3/4 {
-				continue
-			}
-			if isNear {
-				near++
-			}
-			open--
-			if p != nil && p.up {
+			switch p := c.peers[o.id]; {
+			case near+far >= c.cfg.Neighbours:
+				return
+			case isNear != wantNear || isNear && near >= c.cfg.Neighbours*3/4 || !isNear && far >= mostFar:
+			case p != nil && p.connecting:
+			case p != nil && p.up:
+				note(o.label)
 				b.dropCandidate(o.id)
 				c.introduce(b, o.id)
-			} else {
+			default:
+				note(o.label)
 				c.connect(o.id)
 			}
 		}
@@ -283,13 +291,24 @@ func (c *Core) heardPeers(b *blob, m Message) {
 		case !b.wanting() || id == c.cfg.Self || b.neighbour(id) != nil:
 		case !c.crowded():
 			c.reach(b, id)
-		case !b.isCandidate(id):
-			if len(b.candidates) >= maxCandidates {
-				b.candidates = slices.Delete(b.candidates, 0, 1)
-			}
-			b.candidates = append(b.candidates, candidate{id, label})
+		default:
+			c.suggest(b, id, label)
 		}
 	}
+}
+
+// suggest makes a candidate of a node.
+func (c *Core) suggest(b *blob, id chunkindex.NodeID, label Label) {
+	if id == c.cfg.Self || b.neighbour(id) != nil || b.isCandidate(id) {
+		return
+	}
+	if p := c.peers[id]; p != nil && label == (Label{}) {
+		label = p.label
+	}
+	if len(b.candidates) >= maxCandidates {
+		b.candidates = slices.Delete(b.candidates, 0, 1)
+	}
+	b.candidates = append(b.candidates, candidate{id, label})
 }
 
 // swarm returns what this member knows of who wants b.

@@ -283,7 +283,9 @@ func (c *Core) refusedBy(b *blob, n *neighbour, others []chunkindex.NodeID) {
 		n.shy = c.now.Add(2 * c.cfg.AskTimeout)
 	}
 	for _, id := range others {
-		if len(b.neighbours) < c.cfg.Neighbours || !c.crowded() {
+		if c.crowded() {
+			c.suggest(b, id, Label{})
+		} else {
 			c.reach(b, id)
 		}
 	}

@@ -1,0 +1,61 @@
+package simulation
+
+import (
+	"testing"
+	"time"
+
+	"github.com/peercache/peercache/chunkindex"
+	"github.com/peercache/peercache/fetcher/policy"
+)
+
+// crossZone runs a flash crowd over three zones and returns the part of the chunks
+// that came from another zone, in percent. Nodes know their zones if labelled.
+func crossZone(t *testing.T, cfg Config, labelled bool) (int, *Result) {
+	t.Helper()
+	zone := map[chunkindex.NodeID]int{}
+	cfg.Tune = func(node int, p *policy.Config) {
+		zone[p.Self] = node % 3
+		if labelled {
+			p.Label = policy.Label{Zone: uint32(1 + node%3)}
+		}
+	}
+	asked := map[[2]uint64]int{} // zones of the peers that transfers come from
+	var near, far int
+	cfg.Observe = func(_ time.Duration, node int, ev *policy.Event, effects []policy.Effect) {
+		for i := range effects {
+			if e := &effects[i]; e.Kind == policy.EfTransfer {
+				asked[[2]uint64{uint64(node), uint64(e.ID)}] = zone[e.Peer]
+			}
+		}
+		if ev.Kind != policy.EvTransferDone {
+			return
+		}
+		if asked[[2]uint64{uint64(node), uint64(ev.ID)}] == node%3 {
+			near++
+		} else {
+			far++
+		}
+	}
+	r := flashCrowd(t, cfg)
+	return 100 * far / (near + far), r
+}
+
+// With zones known, less crosses between them, and the crowd is as fast. Not all
+// stays within: who is busy near by is not waited for.
+func TestZones(t *testing.T) {
+	for _, nodes := range []int{30, 90} {
+		cfg := Config{Nodes: nodes, Size: 64 * mib, Degree: 80}
+		blind, before := crossZone(t, cfg, false)
+		far, after := crossZone(t, cfg, true)
+		t.Logf("%d nodes: %d %% from other zones without labels, %d %% with; makespan %.3f and %.3f", nodes, blind, far, before.Slowdown(), after.Slowdown())
+		if after.Unserved > 0 || after.Copies() > 1.02 {
+			t.Errorf("%d nodes: %d unserved, %.3f copies", nodes, after.Unserved, after.Copies())
+		}
+		if blind < 55 || far > blind*85/100 {
+			t.Errorf("%d nodes: %d %% of the chunks come from other zones, without labels %d %%", nodes, far, blind)
+		}
+		if after.Makespan > before.Makespan*11/10 {
+			t.Errorf("%d nodes: makespan %v, without labels %v", nodes, after.Makespan, before.Makespan)
+		}
+	}
+}
