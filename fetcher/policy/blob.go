@@ -65,6 +65,9 @@ type blob struct {
 	closest  []chunkindex.NodeID
 	ranked   []chunkindex.NodeID // cache of committee
 	missed   []chunkindex.NodeID // of closest, those that could not be reached
+	// apart: one of those that rank before this node could not be reached from the
+	// start, so that it may live, and coordinate for others.
+	apart bool
 	// redirects counts those that were followed since the last look-up.
 	redirects int
 	// introducedAt is when the first peers were told of the interest, 0 never.

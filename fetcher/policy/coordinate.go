@@ -425,7 +425,7 @@ func (c *Core) coordinate(b *blob) {
 		b.coord = nil
 		return
 	}
-	if !b.coord.settled && !c.settled(b) {
+	if !b.coord.settled && (!c.settled(b) || b.apart && !c.reached(b, b.introducedAt.Add(c.cfg.SettleTimeout))) {
 		return
 	}
 	b.coord.settled = true
@@ -435,11 +435,31 @@ func (c *Core) coordinate(b *blob) {
 	}
 	for len(b.coord.grants) < c.stripesAtOnce(b) {
 		a, r := c.nextGrant(b, run{0, b.n, chunkindex.NodeID{}})
-		if a == nil {
+		if a == nil || b.apart && c.grantedElsewhere(b, r.first) {
 			return
 		}
 		c.grant(b, a, r, chunkindex.NodeID{})
 	}
+}
+
+// grantedElsewhere reports whether another node, which this one cannot reach, seems to
+// coordinate for those who can: somebody reads what was not granted here. It grants the
+// lowest first too, so that what lies above will come without a grant from here.
+func (c *Core) grantedElsewhere(b *blob, i int) bool {
+	if c.reached(b, b.progress.Add(c.cfg.Standstill)) {
+		return false
+	}
+	for _, n := range b.neighbours {
+		if !c.aliveP(n.p) {
+			continue
+		}
+		for k := n.inFlight.Next(0); k >= 0 && k < i; k = n.inFlight.Next(k + 1) {
+			if !slices.ContainsFunc(b.coord.grants, func(g *grant) bool { return g.to == n.id && g.first <= k && k < g.end }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // checkAskers drops askers that are not there any more without having said so: a

@@ -142,7 +142,19 @@ type client struct {
 
 func (c *client) done() bool { return c.finished != 0 }
 
+// newWorld is a world of n nodes, each linked to each.
 func newWorld(t tester, n int, cfg func(i int, c *Config)) *world {
+	w := newStrangers(t, n, cfg)
+	for i, a := range w.nodes {
+		for _, b := range w.nodes[:i] {
+			w.link(a, b)
+		}
+	}
+	return w
+}
+
+// newStrangers is a world of n nodes without links.
+func newStrangers(t tester, n int, cfg func(i int, c *Config)) *world {
 	w := &world{t: t, now: 1, blobs: map[digest.Digest]*content{}, originBytes: map[digest.Digest]int64{},
 		latency: time.Millisecond, chunkTime: 5 * time.Millisecond, originTime: 10 * time.Millisecond,
 		originStatus: func(*node, digest.Digest) int { return 0 }, trace: func(string, ...any) {}}
@@ -157,11 +169,6 @@ func newWorld(t tester, n int, cfg func(i int, c *Config)) *world {
 		w.nodes = append(w.nodes, &node{w: w, id: id, core: New(c), links: map[*node]bool{},
 			stored: map[digest.Digest]*held{}, inHand: map[hand]chunkindex.Sum{}, clients: map[ID]*client{},
 			counts: map[Metric]int64{}, cancels: map[ID]bool{}})
-	}
-	for i, a := range w.nodes {
-		for _, b := range w.nodes[:i] {
-			w.link(a, b)
-		}
 	}
 	return w
 }

@@ -156,7 +156,8 @@ func (c *Core) relay(b *blob, need chunkindex.Bitfield) bool {
 	}
 	b.ask.bits, b.ask.sent = need.Clone(), c.now
 	b.wake(c.now.Add(every))
-	if !c.crowded() {
+	if !c.crowded() || len(b.grantors) > 0 {
+		// A new coordinator must know what is being read, if not what everybody has.
 		c.introduce(b, to)
 	}
 	c.send(to, Message{Kind: MsgAsk, Blob: b.id, Size: b.size, Small: b.small,

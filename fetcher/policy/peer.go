@@ -239,6 +239,7 @@ func (c *Core) answers(b *blob, id chunkindex.NodeID) bool {
 		return false
 	}
 	if c.reached(b, p.dialed.Add(c.cfg.AskTimeout)) {
+		b.apart = true
 		b.miss(id)
 		return false
 	}
