@@ -31,7 +31,11 @@ type coordinator struct {
 	until   Time
 	status  int
 	checkAt Time // when askers are next asked whether they are still there
-	width   width
+	// elsewhere is when a chunk last appeared that was not granted here, waits since
+	// when chunk waitsFor is left to another coordinator.
+	elsewhere, waits Time
+	waitsFor         int
+	width            width
 }
 
 type asker struct {
@@ -443,18 +447,26 @@ func (c *Core) coordinate(b *blob) {
 }
 
 // grantedElsewhere reports whether another node, which this one cannot reach, seems to
-// coordinate for those who can: somebody reads what was not granted here. It grants the
-// lowest first too, so that what lies above will come without a grant from here.
+// coordinate for those who can: what was not granted here is read, or appears. Then
+// chunk i, the lowest that askers here lack, will come without a grant from here; if
+// it does not within Config.Standstill, nobody there wants it.
 func (c *Core) grantedElsewhere(b *blob, i int) bool {
-	if c.reached(b, b.progress.Add(c.cfg.Standstill)) {
+	k := b.coord
+	if k.waitsFor != i || k.waits == 0 {
+		k.waitsFor, k.waits = i, max(c.now, 1)
+	}
+	if c.reached(b, k.waits.Add(c.cfg.Standstill)) {
 		return false
+	}
+	if k.elsewhere != 0 && !c.reached(b, k.elsewhere.Add(c.cfg.AskTimeout)) {
+		return true
 	}
 	for _, n := range b.neighbours {
 		if !c.aliveP(n.p) {
 			continue
 		}
-		for k := n.inFlight.Next(0); k >= 0 && k < i; k = n.inFlight.Next(k + 1) {
-			if !slices.ContainsFunc(b.coord.grants, func(g *grant) bool { return g.to == n.id && g.first <= k && k < g.end }) {
+		for i := n.inFlight.Next(0); i >= 0; i = n.inFlight.Next(i + 1) {
+			if !slices.ContainsFunc(k.grants, func(g *grant) bool { return g.to == n.id && g.first <= i && i < g.end }) {
 				return true
 			}
 		}

@@ -207,7 +207,7 @@ func TestGossipEnds(t *testing.T) {
 func TestHostilePeers(t *testing.T) {
 	var d digest.Digest
 	w := newCrowd(t, 40, 16, 2, &d)
-	w.originStalls = true
+	w.originTime = 200 * time.Millisecond
 	victim, liar := w.nodes[0], w.nodes[1]
 	if !victim.links[liar] {
 		w.link(victim, liar)
@@ -227,7 +227,7 @@ func TestHostilePeers(t *testing.T) {
 		}
 		w.run(5*time.Millisecond, func() bool { return false })
 	}
-	w.originStalls = false
+	w.originTime = 10 * time.Millisecond
 	w.wait(2*time.Minute, all...)
 	w.quiet()
 	if k := len(victim.core.peers); k > len(w.nodes) {

@@ -158,7 +158,7 @@ func (c *Core) unreachable(id chunkindex.NodeID) {
 	}
 	for _, b := range slices.Clone(c.order) {
 		b.dropCandidate(id)
-		b.apart = b.apart || slices.Contains(b.closest, id)
+		b.apart = b.apart || slices.Contains(b.closest, id) && c.better(b, id)
 		b.miss(id)
 		c.advance(b)
 	}

@@ -286,6 +286,9 @@ func (c *Core) heardHave(b *blob, n *neighbour, from chunkindex.NodeID, m Messag
 		return
 	}
 	granted := b.coord.appeared(from, m.Chunk, m.Chunk+m.N)
+	if b.coord != nil && !granted && b.avail[m.Chunk] == 0 && !b.have.Has(m.Chunk) && !b.coord.known.Has(m.Chunk) {
+		b.coord.elsewhere = c.now
+	}
 	if n == nil {
 		if granted {
 			b.progress = c.now

@@ -219,6 +219,11 @@ func (c *Core) gone(b *blob, id chunkindex.NodeID) bool {
 	return slices.Contains(b.missed, id) || p != nil && p.unreachable > c.now
 }
 
+// better reports whether a node ranks before this one.
+func (c *Core) better(b *blob, id chunkindex.NodeID) bool {
+	return rank(b.id, []chunkindex.NodeID{c.cfg.Self, id})[0] == id
+}
+
 // miss notes that a node cannot be reached.
 func (b *blob) miss(id chunkindex.NodeID) {
 	b.ranked = nil
@@ -239,7 +244,7 @@ func (c *Core) answers(b *blob, id chunkindex.NodeID) bool {
 		return false
 	}
 	if c.reached(b, p.dialed.Add(c.cfg.AskTimeout)) {
-		b.apart = true
+		b.apart = b.apart || c.better(b, id)
 		b.miss(id)
 		return false
 	}
