@@ -60,7 +60,7 @@ func TestCrowd(t *testing.T) {
 	}{
 		{40, 10, false}, {40, 10, true}, {60, 10, false}, {60, 16, true}, {60, 30, false},
 	} {
-		for seed := range uint64(4) {
+		for seed := range uint64(2) {
 			t.Run(fmt.Sprintf("%+v seed %d", tc, seed), func(t *testing.T) {
 				var d digest.Digest
 				w := newCrowd(t, tc.nodes, tc.degree, seed, &d)
@@ -136,7 +136,7 @@ func TestCrowdStaggered(t *testing.T) {
 // others ask for it.
 func TestPartialMesh(t *testing.T) {
 	for _, tc := range []struct{ nodes, percent int }{{8, 20}, {12, 30}, {16, 30}, {40, 20}} {
-		for seed := range uint64(6) {
+		for seed := range uint64(4) {
 			t.Run(fmt.Sprintf("%+v seed %d", tc, seed), func(t *testing.T) {
 				w := newWorld(t, tc.nodes, nil)
 				d := w.blob(fmt.Sprintf("layer %d", seed), 100*mib)
