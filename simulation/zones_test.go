@@ -43,7 +43,8 @@ func crossZone(t *testing.T, cfg Config, labelled bool) (int, *Result) {
 // With zones known, less crosses between them, and the crowd is as fast. Not all
 // stays within: who is busy near by is not waited for.
 func TestZones(t *testing.T) {
-	for _, nodes := range []int{30, 90} {
+	for _, tc := range []struct{ nodes, most int }{{30, 92}, {90, 82}} {
+		nodes := tc.nodes
 		cfg := Config{Nodes: nodes, Size: 64 * mib, Degree: 80}
 		blind, before := crossZone(t, cfg, false)
 		far, after := crossZone(t, cfg, true)
@@ -51,7 +52,7 @@ func TestZones(t *testing.T) {
 		if after.Unserved > 0 || after.Copies() > 1.02 {
 			t.Errorf("%d nodes: %d unserved, %.3f copies", nodes, after.Unserved, after.Copies())
 		}
-		if blind < 55 || far > blind*85/100 {
+		if blind < 55 || far > blind*tc.most/100 {
 			t.Errorf("%d nodes: %d %% of the chunks come from other zones, without labels %d %%", nodes, far, blind)
 		}
 		if after.Makespan > before.Makespan*11/10 {

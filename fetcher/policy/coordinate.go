@@ -368,7 +368,7 @@ func (c *Core) findExisting(b *blob) {
 		if c.usable(b, n) {
 			e.Union(n.bits)
 		}
-		if c.aliveP(n.p) && n.inFlight.Count() > 0 {
+		if n.inFlight.Count() > 0 && c.aliveP(n.p) && c.reached(b, n.avoid) {
 			e.Union(n.inFlight)
 		}
 	}

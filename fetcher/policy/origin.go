@@ -201,10 +201,10 @@ func (c *Core) missing(b *blob) (need chunkindex.Bitfield, some bool) {
 	served.Reset(b.n)
 	served.Union(b.have)
 	for _, n := range b.neighbours {
-		if c.usable(b, n) {
+		if c.usable(b, n) && c.reached(b, n.shy) {
 			served.Union(n.bits)
 		}
-		if c.aliveP(n.p) && n.inFlight.Count() > 0 {
+		if n.inFlight.Count() > 0 && c.aliveP(n.p) && c.reached(b, n.avoid) {
 			served.Union(n.inFlight)
 		}
 	}

@@ -29,16 +29,6 @@ func (c *Core) usable(b *blob, n *neighbour) bool {
 	return c.aliveP(n.p) && c.reached(b, n.avoid) && (len(b.suspects) == 0 || !b.suspected(n.id) || c.usableSource(b) == nil)
 }
 
-// allUsable reports whether every neighbour is usable, as they nearly always are.
-func (c *Core) allUsable(b *blob) bool {
-	for _, n := range b.neighbours {
-		if !c.usable(b, n) || n.shy > c.now {
-			return false
-		}
-	}
-	return true
-}
-
 // offers reports whether a neighbour says that it has chunk i, and may be believed
 // to have a version that was not found wanting.
 func (b *blob) offers(n *neighbour, i int) bool {
@@ -285,7 +275,7 @@ func (c *Core) refusedBy(b *blob, n *neighbour, others []chunkindex.NodeID) {
 	for _, id := range others {
 		if c.crowded() {
 			c.suggest(b, id, Label{})
-		} else {
+		} else if len(b.neighbours) < 2*c.cfg.Neighbours {
 			c.reach(b, id)
 		}
 	}
