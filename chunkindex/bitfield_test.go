@@ -109,6 +109,23 @@ func TestBitfieldIsASet(t *testing.T) {
 					t.Fatal("Union changed its argument")
 				}
 			},
+			"subtract": func(t *rapid.T) {
+				o := chunkindex.NewBitfield(n)
+				for _, i := range rapid.SliceOf(number).Draw(t, "others") {
+					if o.Set(i) {
+						delete(model, i)
+					}
+				}
+				before := o.Append(nil)
+				b.Subtract(o)
+				if !bytes.Equal(o.Append(nil), before) {
+					t.Fatal("Subtract changed its argument")
+				}
+			},
+			"reset": func(t *rapid.T) {
+				b.Reset(n)
+				clear(model)
+			},
 			"": func(t *rapid.T) {
 				if b.Count() != len(model) || b.Len() != n || b.Full() != (len(model) == n) {
 					t.Fatalf("counts %d of %d, full %t; want %d", b.Count(), b.Len(), b.Full(), len(model))
