@@ -58,7 +58,10 @@ func (c *Core) announceGroup(b *blob, i int) {
 // lot draws whether this node announces: with a probability that leaves about
 // providersWanted of those that hold the blob.
 func (c *Core) lot(b *blob) bool {
-	crowd := max(b.crowd, b.providers, len(b.neighbours)+1)
+	crowd := max(b.providers, len(b.neighbours)+1)
+	if c.crowded() {
+		crowd = max(crowd, b.crowd)
+	}
 	return c.rng.IntN(crowd) < providersWanted
 }
 

@@ -41,13 +41,18 @@ type blob struct {
 	// late holds what the origin said of a chunk while it was being stored.
 	late map[int]chunkindex.Sum
 	// suspects are the chunks that a refuted blob was made of; who sent and
-	// signed them is judged once the blob is proven.
+	// signed them is judged once the blob is proven. liars are those of whom it is
+	// known before, by the origin's word.
 	suspects []suspect
+	liars    []chunkindex.NodeID
 	// epoch counts the refutations. What was said about the blob under an earlier
 	// epoch is not believed any more of the chunks in doubt.
 	epoch int
 	doubt chunkindex.Bitfield
 	audit *audit
+	// probes counts the chunks read under this epoch to find out who lied, probed is
+	// one more than the number of the latest.
+	probes, probed int
 
 	readers []*reader
 	turn    int // whose reader is served next
@@ -58,7 +63,7 @@ type blob struct {
 	neighbours []*neighbour
 	byID       map[chunkindex.NodeID]*neighbour
 	// avail counts, for each chunk, the neighbours that say they hold it.
-	avail []int
+	avail []uint16
 	// lookups
 	looking  bool
 	lookedAt Time // 0 never
@@ -176,7 +181,7 @@ func (b *blob) setSize(size int64, small bool) bool {
 	b.busy = make([]activity, b.n)
 	b.vouched = map[int]vouch{}
 	b.late = map[int]chunkindex.Sum{}
-	b.avail = make([]int, b.n)
+	b.avail = make([]uint16, b.n)
 	for _, n := range b.neighbours {
 		n.fit(b)
 		for i := n.bits.Next(0); i >= 0; i = n.bits.Next(i + 1) {
@@ -340,6 +345,9 @@ func (c *Core) evicted(d digest.Digest) {
 	if _, ok := c.held[d]; ok {
 		delete(c.held, d)
 		c.emit(Effect{Kind: EfWithdraw, Blob: d})
+	}
+	if b := c.blobs[d]; b != nil && b.proven && len(b.readers) == 0 {
+		c.close(b) // who wanted it is forgotten as well; who still does joins again
 	}
 }
 

@@ -23,8 +23,12 @@ type coordinator struct {
 	grants []*grant
 	// settled: it is known what exists already; nothing is granted before.
 	settled bool
-	// known holds what was read by grantees that are not neighbours.
+	// known holds what was read by grantees, for those that are not neighbours.
 	known chunkindex.Bitfield
+	// epoch is the latest under which somebody asked, known is of since then, old
+	// holds what somebody had by then.
+	epoch int
+	old   chunkindex.Bitfield
 	// relayed are runs that a better coordinator granted for the askers here.
 	relayed []run
 	// until: the origin asked to be left alone, and answered status.
@@ -70,25 +74,42 @@ type grant struct {
 }
 
 // maxCoordinated bounds the blobs that peers can make this node keep state for,
-// beside those that its own clients read.
-const maxCoordinated = 256
+// beside those that its own clients read, and maxStrangeChunks their chunks: some
+// bytes are kept for each.
+const (
+	maxCoordinated   = 256
+	maxStrangeChunks = 1 << 20
+)
 
-// askOrder is the committee in the order in which its members are asked under an
-// epoch: after each refutation the next one begins, since the one before may be
-// who lied.
-func (c *Core) askOrder(b *blob, epoch int) []chunkindex.NodeID {
-	members := c.committee(b)
-	if epoch == 0 || len(members) == 0 {
-		return members
+// roomFor reports whether state for one more blob of so many chunks may be kept for
+// the sake of others. It makes room by forgetting who wanted what longest ago.
+func (c *Core) roomFor(chunks int) bool {
+	for {
+		kept := 0
+		var idle *blob
+		for _, b := range c.order {
+			if b.wanting() {
+				continue
+			}
+			kept += b.n
+			if idle == nil && b.coord == nil && len(b.readers) == 0 {
+				idle = b
+			}
+		}
+		switch {
+		case len(c.order) < maxCoordinated && kept+chunks <= maxStrangeChunks:
+			return true
+		case idle == nil:
+			return false
+		}
+		c.close(idle)
 	}
-	k := epoch % len(members)
-	return append(slices.Clone(members[k:]), members[:k]...)
 }
 
 // above is the member that should be asked rather than this node, zero if there
 // is none.
 func (c *Core) above(b *blob) chunkindex.NodeID {
-	for _, id := range c.askOrder(b, b.epoch) {
+	for _, id := range c.committee(b) {
 		if id == c.cfg.Self {
 			break
 		}
@@ -101,16 +122,19 @@ func (c *Core) above(b *blob) chunkindex.NodeID {
 
 // heardAsk takes in a node's wish to read from the origin.
 func (c *Core) heardAsk(from chunkindex.NodeID, m Message) {
-	if h, ok := c.held[m.Blob]; ok && h.complete && m.Epoch <= 1 {
+	if h, ok := c.held[m.Blob]; ok && h.complete {
 		c.send(from, Message{Kind: MsgState, Blob: m.Blob, Size: h.size, Small: h.small, Label: c.cfg.Label,
 			Bits: chunkindex.FullBitfield(chunksOf(h.size, h.small))})
-		return
+		if m.Epoch == 0 {
+			return
+		}
+		// Something was wrong there, and nobody's version is believed.
 	}
 	if m.Size < 0 && !m.Small || m.Bits.Len() != chunksOf(m.Size, m.Small) {
 		c.count(CountIgnored, 1)
 		return
 	}
-	if c.blobs[m.Blob] == nil && len(c.order) >= maxCoordinated {
+	if b := c.blobs[m.Blob]; (b == nil || !b.layoutSet()) && !c.roomFor(m.Bits.Len()) {
 		// Whoever asked loses patience and turns to the next in rank.
 		c.count(CountIgnored, 1)
 		return
@@ -133,7 +157,7 @@ func (c *Core) heardAsk(from chunkindex.NodeID, m Message) {
 	c.lookup(b)
 	// The member named in a redirect is alive as far as this node can tell; the
 	// asker says which ones it has found not to be.
-	for _, id := range c.askOrder(b, m.Epoch) {
+	for _, id := range c.committee(b) {
 		if id == c.cfg.Self || id == from {
 			break
 		}
@@ -154,6 +178,14 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 		b.coord = &coordinator{byID: map[chunkindex.NodeID]*asker{}, known: chunkindex.NewBitfield(b.n), width: width{now: c.cfg.StripesInFlight}}
 		c.survey(b)
 	}
+	if epoch > b.coord.epoch {
+		b.coord.epoch, b.coord.known, b.coord.old = epoch, chunkindex.NewBitfield(b.n), b.have.Clone()
+		for _, n := range b.neighbours {
+			if n.bits.Len() == b.n && !b.isLiar(n.id) {
+				b.coord.old.Union(n.bits)
+			}
+		}
+	}
 	a, low := b.coord.byID[id], want.Next(0)
 	if a == nil {
 		a = &asker{id: id, checked: c.now, since: c.now, low: low}
@@ -162,7 +194,8 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 	}
 	// A chunk that nobody claims to hold just waits for its turn; and who gets some
 	// of what it asked for will get the rest.
-	if low != a.low || want.Count() < a.asked || low < 0 || b.avail[low] == 0 && !b.coord.known.Has(low) {
+	unclaimed := low < 0 || (b.avail[low] == 0 || epoch > 0 && b.coord.old.Has(low)) && !b.coord.known.Has(low)
+	if low != a.low || want.Count() < a.asked || unclaimed {
 		a.low, a.since = low, c.now
 	}
 	b.coord.setStuck(a, c.now >= a.since.Add(c.standstill()))
@@ -318,10 +351,13 @@ func (c *Core) granteeHas(b *blob, g *grant) bool {
 	return next < 0 || next >= g.end
 }
 
-// exists reports whether somebody holds chunk i or is getting it from the origin:
-// for an asker of a later epoch, somebody who read or proved it since.
+// exists reports whether somebody holds chunk i or is getting it from the origin.
+// For an asker to whom the blob was refuted only what was read since counts, of
+// chunks that were there before: it asks for them because it does not believe who
+// holds them.
 func (c *Core) exists(b *blob, i int, a *asker) bool {
-	if a.epoch <= b.epoch && (b.have.Has(i) || b.busy[i]&(byOrigin|byStore) != 0) {
+	doubted := a.epoch > 0 && b.coord.old.Has(i)
+	if b.busy[i]&(byOrigin|byStore) != 0 || !doubted && b.have.Has(i) {
 		return true
 	}
 	for _, g := range b.coord.grants {
@@ -329,14 +365,12 @@ func (c *Core) exists(b *blob, i int, a *asker) bool {
 			return true
 		}
 	}
-	if b.coord.known.Has(i) && !a.stuck && a.epoch == 0 && c.crowded() {
+	if b.coord.known.Has(i) && !a.stuck && (doubted || c.crowded()) {
 		return true
 	}
 	for _, n := range b.neighbours {
-		if n.epoch < a.epoch && n.wants {
-			continue
-		}
-		if n.bits.Has(i) && !a.stuck && c.usable(b, n) || n.inFlight.Has(i) && c.aliveP(n.p) && c.reached(b, n.avoid) {
+		if !doubted && n.bits.Has(i) && !a.stuck && c.usable(b, n) ||
+			n.inFlight.Has(i) && (!doubted || n.epoch >= a.epoch) && c.aliveP(n.p) && c.reached(b, n.avoid) && !b.isLiar(n.id) {
 			return true
 		}
 	}
@@ -507,11 +541,11 @@ func (c *Core) handOn(b *blob) {
 		for i := r.first; i < r.end; {
 			a, part := c.nextGrant(b, run{i, r.end, r.by})
 			if a == nil {
-				c.giveBack(b, run{i, r.end, r.by}, 0, 0)
+				c.giveBack(b, run{i, r.end, r.by}, statusLater, 0)
 				break
 			}
 			if part.first > i {
-				c.giveBack(b, run{i, part.first, r.by}, 0, 0)
+				c.giveBack(b, run{i, part.first, r.by}, statusLater, 0)
 			}
 			c.grant(b, a, part, r.by)
 			i = part.end
@@ -612,7 +646,7 @@ func (c *Core) mayRead(b *blob, a *asker) bool {
 	if n := b.neighbour(a.id); n != nil && !c.reached(b, n.avoid) {
 		return false
 	}
-	return !a.refused && c.alive(a.id) && c.reached(b, a.until)
+	return !a.refused && c.alive(a.id) && !b.isLiar(a.id) && c.reached(b, a.until)
 }
 
 // heardGiveBack takes back a grant.

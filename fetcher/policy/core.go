@@ -246,6 +246,8 @@ func (c *Core) advance(b *blob) {
 		c.fetchPeers(b)
 		c.fetchOrigin(b)
 		c.prove(b)
+	} else if b.coord != nil {
+		c.relay(b, chunkindex.Bitfield{}) // for others
 	}
 	c.release(b)
 	c.closeIdle(b)

@@ -178,13 +178,15 @@ const (
 	// CountCooldown: times that an origin was left alone because it said so to
 	// another node.
 	CountCooldown
+	// CountProbe: chunks read from the origin to find out who lied.
+	CountProbe
 	// MetricCount is the number of metrics plus one.
 	MetricCount
 )
 
 var metricNames = [MetricCount]string{"", "grants", "regrants", "takeovers", "redirects", "hedges",
 	"strict_reads", "refuted", "claim_conflicts", "wasted_bytes", "bans", "ignored_messages", "stalls", "busy",
-	"uploads_refused", "second_transfers", "cooldowns"}
+	"uploads_refused", "second_transfers", "cooldowns", "probes"}
 
 // String is the metric's name as in Prometheus, without prefix and suffix.
 func (m Metric) String() string {

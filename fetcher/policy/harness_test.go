@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -35,6 +36,11 @@ type world struct {
 	originStalls bool
 	unranged     bool
 	trace        func(format string, args ...any)
+	// steps counts what cores were asked within the virtual second, recent holds
+	// the latest of it: messages that answer one another without end show here.
+	second Time
+	steps  int
+	recent [64]string
 	// apart are pairs of nodes that cannot reach each other.
 	apart map[[2]*node]bool
 }
@@ -97,6 +103,8 @@ type node struct {
 	// what it does wrong
 	corrupt  bool // serves wrong bytes, and claims them
 	signs    bool // and signs the claims, instead of leaving them out
+	boasts   bool // says that it holds everything
+	poisoned bool // reads wrong bytes from the origin, and believes them
 	stalls   bool // accepts transfers and sends nothing
 	mute     bool // a process that hangs: takes messages, says nothing
 	full     bool // its disk is full
@@ -107,6 +115,9 @@ type node struct {
 	// closest is what the DHT tells it, nil for everybody.
 	closest func() []chunkindex.NodeID
 	steps   int // how often its core was asked
+	// dropped counts the right and the wrong chunks that its core had it drop.
+	droppedRight, droppedWrong int
+	originBytes                int64 // what it read from the origin
 }
 
 // progressEach is how often a transfer tells of its progress.
@@ -278,8 +289,28 @@ func (n *node) event(ev Event) {
 		return
 	}
 	n.steps++
+	n.w.loops(n, &ev)
 	for _, e := range n.core.Step(n.w.now, ev, nil) {
 		n.do(e)
+	}
+}
+
+// maxStepsASecond is more than any world here has a use for: a protocol that goes on
+// and on at the speed of the network fails the test instead of filling the memory.
+const maxStepsASecond = 200_000
+
+func (w *world) loops(n *node, ev *Event) {
+	if s := w.now / Time(time.Second); s != w.second {
+		w.second, w.steps = s, 0
+	}
+	w.steps++
+	if left := maxStepsASecond - w.steps; left < len(w.recent) {
+		w.recent[max(left, 0)] = fmt.Sprintf("%v %v: event %d id %d chunk %d+%d peer %v; message %d chunk %d+%d status %d epoch %d",
+			time.Duration(w.now), n.id, ev.Kind, ev.ID, ev.Chunk, ev.N, ev.Peer, ev.Msg.Kind, ev.Msg.Chunk, ev.Msg.N, ev.Msg.Status, ev.Msg.Epoch)
+		if left <= 0 {
+			slices.Reverse(w.recent[:])
+			w.t.Fatalf("more than %d events within a virtual second; the last are\n%s", maxStepsASecond, strings.Join(w.recent[:], "\n"))
+		}
 	}
 }
 
@@ -301,6 +332,9 @@ func (n *node) do(e Effect) {
 		w.trace("%v %s -> %s: message %d chunk %d+%d status %d", time.Duration(w.now), n.id, e.Peer, e.Msg.Kind, e.Msg.Chunk, e.Msg.N, e.Msg.Status)
 		if to == nil || !n.links[to] || n.mute {
 			return
+		}
+		if n.boasts && e.Msg.Kind == MsgState && e.Msg.Bits.Len() > 0 {
+			e.Msg.Bits = chunkindex.FullBitfield(e.Msg.Bits.Len())
 		}
 		// Over the wire and back: what a message cannot carry must not matter.
 		m, err := DecodeMessage(AppendMessage(nil, &e.Msg))
@@ -356,6 +390,11 @@ func (n *node) do(e Effect) {
 	case EfRaise:
 		n.stored[e.Blob].level[e.Chunk] = e.Level
 	case EfDrop:
+		if n.stored[e.Blob].sum[e.Chunk] == right(e.Blob, e.Chunk) {
+			n.droppedRight++
+		} else {
+			n.droppedWrong++
+		}
 		n.stored[e.Blob].level[e.Chunk] = chunkindex.Absent
 	case EfProve:
 		if n.noProof {
@@ -560,8 +599,13 @@ func (n *node) originRead(e Effect) {
 				return
 			}
 			w.originBytes[e.Blob] += c.chunkLength(i)
-			n.inHand[hand{e.ID, i}] = right(e.Blob, i)
-			n.event(Event{Kind: EvOriginChunk, ID: e.ID, Chunk: i, Sum: right(e.Blob, i)})
+			n.originBytes += c.chunkLength(i)
+			sum := right(e.Blob, i)
+			if n.poisoned {
+				sum = n.wrong(e.Blob, i)
+			}
+			n.inHand[hand{e.ID, i}] = sum
+			n.event(Event{Kind: EvOriginChunk, ID: e.ID, Chunk: i, Sum: sum})
 			step(i + 1)
 		})
 	}

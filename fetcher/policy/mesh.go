@@ -277,7 +277,8 @@ func (l Label) distance(o Label) int {
 
 // heardPeers takes in who else holds or wants the blob.
 func (c *Core) heardPeers(b *blob, m Message) {
-	b.crowd = max(b.crowd, m.N, len(m.Peers))
+	// No member knows of more.
+	b.crowd = max(b.crowd, min(m.N, maxJoiners), len(m.Peers))
 	for i, id := range m.Peers {
 		var label Label
 		if i < len(m.Labels) {
@@ -324,7 +325,7 @@ func (c *Core) swarm(b *blob) *swarm {
 // remembers it for those who come after.
 func (c *Core) heardJoin(from chunkindex.NodeID, m Message) {
 	c.peer(from).label = m.Label
-	if c.blobs[m.Blob] == nil && len(c.order) >= maxCoordinated {
+	if c.blobs[m.Blob] == nil && !c.roomFor(0) {
 		c.count(CountIgnored, 1)
 		return
 	}

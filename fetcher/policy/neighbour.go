@@ -32,8 +32,9 @@ type neighbour struct {
 	sumsAsked chunkindex.Bitfield
 	sumsOut   bool
 	// differs holds the chunks of which it has another version than the one that
-	// was dropped here. Empty outside of an audit.
-	differs chunkindex.Bitfield
+	// was dropped here, refused those of which it has none that this node takes.
+	// Empty as long as nothing was wrong.
+	differs, refused chunkindex.Bitfield
 }
 
 func (b *blob) neighbour(id chunkindex.NodeID) *neighbour { return b.byID[id] }
@@ -158,6 +159,10 @@ func (c *Core) sendState(b *blob, n *neighbour, reply bool) {
 			}
 		}
 	}
+	if h := c.held[b.id]; h.complete && h.size == b.size {
+		// At rest here; this node only coordinates for others.
+		m.Want, m.Bits = false, chunkindex.FullBitfield(chunksOf(h.size, h.small))
+	}
 	if reply {
 		n.askedAt = c.now
 	}
@@ -177,7 +182,7 @@ func (c *Core) tellState(b *blob) {
 // inFlightAt reports whether a neighbour is reading chunk i from the origin.
 func (c *Core) inFlightAt(b *blob, i int) bool {
 	for _, n := range b.neighbours {
-		if n.inFlight.Has(i) && c.aliveP(n.p) && c.reached(b, n.avoid) {
+		if n.inFlight.Has(i) && c.aliveP(n.p) && c.reached(b, n.avoid) && !b.isLiar(n.id) {
 			return true
 		}
 	}
@@ -188,11 +193,12 @@ func (c *Core) inFlightAt(b *blob, i int) bool {
 // the coordinator that granted one of them.
 //
 // One that holds a chunk itself is not told of it, which halves the messages of a
-// swarm: only strict verification has use for a second holder.
+// swarm: only strict verification has use for a second holder, and those to whom the
+// blob was refuted.
 func (c *Core) sendHave(b *blob, first, end int) {
 	m := Message{Kind: MsgHave, Blob: b.id, Size: b.size, Small: b.small, Chunk: first, N: end - first}
 	for _, n := range b.neighbours {
-		if n.wants && (end-first > 1 || !n.bits.Has(first) || c.cfg.Verify == VerifyStrict) {
+		if n.wants && (b.epoch > 0 || end-first > 1 || !n.bits.Has(first) || c.cfg.Verify == VerifyStrict) {
 			c.send(n.id, m)
 		}
 	}
@@ -243,8 +249,10 @@ func (c *Core) message(from chunkindex.NodeID, m Message) {
 		if n != nil {
 			n.wants = false
 			if b.layoutSet() {
+				n.inFlight = chunkindex.NewBitfield(b.n)
 				// It has proven the blob: now its word for any chunk counts.
 				n.sumsAsked = chunkindex.NewBitfield(b.n)
+				n.refused = chunkindex.Bitfield{}
 			}
 		}
 		c.dropAsker(b, from)
@@ -304,6 +312,7 @@ func (c *Core) heardHave(b *blob, n *neighbour, from chunkindex.NodeID, m Messag
 			b.setBit(n, i)
 			b.progress = c.now // what is said twice is no news
 		}
+		n.refused.Clear(i)
 		n.inFlight.Clear(i)
 		useful = useful || b.idle(i)
 	}
@@ -311,6 +320,9 @@ func (c *Core) heardHave(b *blob, n *neighbour, from chunkindex.NodeID, m Messag
 		c.advance(b)
 	}
 }
+
+// maxNeighbours bounds the peers that can make a node tell them of each chunk.
+const maxNeighbours = 512
 
 // heardState takes in what a peer holds, and answers with what this node holds
 // if it was asked to.
@@ -336,6 +348,12 @@ func (c *Core) heardState(from chunkindex.NodeID, m Message) {
 		b.setSize(h.size, h.small)
 	}
 	n := b.neighbour(from)
+	if n == nil && len(b.neighbours) >= maxNeighbours {
+		if m.Reply {
+			c.sendState(b, &neighbour{id: from, p: c.peer(from)}, false)
+		}
+		return
+	}
 	if n == nil {
 		n = c.addNeighbour(b, from)
 	}
@@ -343,6 +361,11 @@ func (c *Core) heardState(from chunkindex.NodeID, m Message) {
 		n.p.roundTrip(c.now, n.askedAt)
 	}
 	n.replied, n.wants, n.size, n.epoch = true, m.Want, m.Size, m.Epoch
+	for i := n.refused.Next(0); i >= 0; i = n.refused.Next(i + 1) {
+		if !m.Bits.Has(i) {
+			n.refused.Clear(i) // it dropped what it had
+		}
+	}
 	n.inFlight = m.InFlight
 	if !m.Want {
 		c.dropAsker(b, from)

@@ -130,7 +130,7 @@ func (c *Core) relay(b *blob, need chunkindex.Bitfield) bool {
 		}
 		c.findExisting(b)
 		for _, a := range b.coord.askers {
-			if a.id != c.cfg.Self {
+			if a.id != c.cfg.Self && c.mayRead(b, a) {
 				c.asked.Union(c.lacks(b, a))
 			}
 		}
@@ -208,9 +208,9 @@ func (c *Core) missing(b *blob) (need chunkindex.Bitfield, some bool) {
 			served.Union(n.inFlight)
 		}
 	}
-	if b.doubt.Count() > 0 {
-		for i := b.doubt.Next(0); i >= 0; i = b.doubt.Next(i + 1) {
-			if !b.have.Has(i) && !c.servable(b, i) && !c.inFlightAt(b, i) {
+	if b.doubt.Count() > 0 || len(b.suspects) > 0 {
+		for i := b.have.NextClear(0); i >= 0; i = b.have.NextClear(i + 1) {
+			if served.Has(i) && !c.servable(b, i) && !c.inFlightAt(b, i) {
 				served.Clear(i)
 			}
 		}

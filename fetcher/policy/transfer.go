@@ -23,16 +23,16 @@ type transfer struct {
 	dead   bool
 }
 
-// usable reports whether chunks may be asked of a neighbour now. One that had a
-// part in a refuted blob is not asked for it again while the origin answers.
+// usable reports whether chunks may be asked of a neighbour now. One that lied about
+// the blob is not, while the origin answers.
 func (c *Core) usable(b *blob, n *neighbour) bool {
-	return c.aliveP(n.p) && c.reached(b, n.avoid) && (len(b.suspects) == 0 || !b.suspected(n.id) || c.usableSource(b) == nil)
+	return c.aliveP(n.p) && c.reached(b, n.avoid) && (len(b.liars) == 0 || !b.isLiar(n.id) || c.usableSource(b) == nil)
 }
 
 // offers reports whether a neighbour says that it has chunk i, and may be believed
 // to have a version that was not found wanting.
 func (b *blob) offers(n *neighbour, i int) bool {
-	return n.bits.Has(i) && (!b.doubt.Has(i) || n.epoch >= b.epoch || n.differs.Has(i) || !n.wants)
+	return n.bits.Has(i) && !n.refused.Has(i) && (!b.doubt.Has(i) || n.epoch >= b.epoch || n.differs.Has(i) || !n.wants)
 }
 
 // servable reports whether some neighbour can serve chunk i now.

@@ -91,10 +91,29 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 	default:
 		b.signer[i] = stranger
 	}
+	agreed := false
+	if len(b.suspects) > 0 {
+		var keep bool
+		if keep, agreed = c.weigh(b, t, ev.Sum, b.signer[i]); !keep {
+			discard()
+			if n := b.neighbour(t.from.id); n != nil {
+				b.refuse(n, i)
+			}
+			return
+		}
+	}
+	if agreed && !contradicted {
+		level = chunkindex.Agreed
+	}
 	if v, ok := b.vouched[i]; ok && v.by != t.from.id && v.by != b.signer[i] {
 		switch {
 		case v.sum != ev.Sum:
 			c.count(CountConflict, 1)
+			if c.probe(b, i) {
+				b.suspect(suspect{i, ev.Sum, t.from.id, b.signer[i]})
+				discard()
+				return
+			}
 			level = chunkindex.Received
 		case !contradicted:
 			level = chunkindex.Agreed
@@ -146,6 +165,7 @@ func (c *Core) arrivedFromOrigin(b *blob, id ID, i int, sum chunkindex.Sum) {
 	default:
 		c.store(b, id, i, sum, chunkindex.NodeID{}, chunkindex.Fetched, nil)
 	}
+	c.originSays(b, i, sum)
 }
 
 // cutOff ends the readers that may have been given chunk i, which is wrong.
@@ -185,11 +205,20 @@ func (c *Core) stored(b *blob, i int, ok bool) {
 		delete(b.late, i)
 		if sum != b.sum[i] {
 			c.suspectChunk(b, i)
+			c.cutOff(b, i)
 			c.drop(b, i)
+			c.originSays(b, i, sum)
 			c.advance(b)
 			return
 		}
 		c.raise(b, i, chunkindex.Fetched)
+	}
+	if len(b.liars) > 0 && b.level[i] < chunkindex.Fetched && b.isLiar(c.source(b.from[i], b.signer[i])) && c.usableSource(b) != nil {
+		// It was found to lie while this was being stored.
+		c.suspectChunk(b, i)
+		c.drop(b, i)
+		c.advance(b)
+		return
 	}
 	if b.level[i].Shareable() && b.share.Set(i) {
 		c.sendHave(b, i, i+1)
@@ -266,16 +295,16 @@ func (c *Core) provenWhole(b *blob) {
 // suspectChunk remembers who is behind a chunk that may be wrong.
 func (c *Core) suspectChunk(b *blob, i int) {
 	if !b.from[i].IsZero() {
-		b.suspects = append(b.suspects, suspect{i, b.sum[i], b.from[i], b.signer[i]})
+		b.suspect(suspect{i, b.sum[i], b.from[i], b.signer[i]})
 	}
 }
 
-// suspected reports whether a peer signed a chunk of a refuted blob, or sent one
-// that nobody signed: whoever handed on what others signed may have been deceived.
-func (b *blob) suspected(id chunkindex.NodeID) bool {
-	return slices.ContainsFunc(b.suspects, func(s suspect) bool {
-		return s.signer == id || s.signer.IsZero() && s.from == id
-	})
+// suspect remembers a version of a chunk, within bounds: whoever sends one wrong
+// chunk after the other is caught by the first.
+func (b *blob) suspect(s suspect) {
+	if len(b.suspects) < 4*b.n {
+		b.suspects = append(b.suspects, s)
+	}
 }
 
 // strikes is how many blobs a node may spoil by handing on what strangers signed
@@ -363,11 +392,11 @@ func (c *Core) heardAskSums(from chunkindex.NodeID, m Message) {
 }
 
 func (c *Core) heardSums(b *blob, n *neighbour, m Message) {
-	if n == nil || !b.layoutSet() || m.Size != b.size || !n.sumsOut && b.audit == nil || m.Chunk+len(m.Sums) > b.n {
+	if n == nil || b.isLiar(n.id) || !b.layoutSet() || m.Size != b.size || !n.sumsOut && n.differs.Len() == 0 || m.Chunk+len(m.Sums) > b.n {
 		c.count(CountIgnored, 1)
 		return
 	}
-	if b.audit != nil {
+	if n.differs.Len() > 0 && b.isOpen {
 		c.compare(b, n, m.Chunk, m.Sums)
 	}
 	if !n.sumsOut || m.Reply {
@@ -388,6 +417,9 @@ func (c *Core) heardSums(b *blob, n *neighbour, m Message) {
 			c.raise(b, i, chunkindex.Agreed)
 		default:
 			c.count(CountConflict, 1)
+			if b.level[i] < chunkindex.Fetched && c.probe(b, i) {
+				b.vouched[i] = vouch{n.id, sum}
+			}
 		}
 	}
 }

@@ -236,16 +236,18 @@ func (d *decoder) bits() chunkindex.Bitfield {
 func DecodeMessage(data []byte) (Message, error) {
 	d := decoder{data: data}
 	m := Message{Kind: MessageKind(d.byte()), Size: -1}
+	f, known := messageFields[m.Kind]
+	switch {
+	case d.err != nil:
+		return Message{}, d.err
+	case !known && m.Kind >= optionalKind:
+		return Message{}, ErrOptional
+	case !known:
+		return Message{}, fmt.Errorf("%w: kind %d", ErrMessage, m.Kind)
+	}
 	flags := d.byte()
 	if d.err != nil {
 		return Message{}, d.err
-	}
-	f, known := messageFields[m.Kind]
-	if !known {
-		if m.Kind >= optionalKind {
-			return Message{}, ErrOptional
-		}
-		return Message{}, fmt.Errorf("%w: kind %d", ErrMessage, m.Kind)
 	}
 	if flags&^(flagSmall|flagWant|flagReply|flagSized) != 0 {
 		return Message{}, ErrMessage
