@@ -63,10 +63,10 @@ func (b *badPeer) PeerUp(chunkindex.NodeID)   {}
 func (b *badPeer) PeerDown(chunkindex.NodeID) {}
 
 // Frame says that we hold all of whatever somebody wants.
-func (b *badPeer) Frame(from chunkindex.NodeID, frame []byte) {
+func (b *badPeer) Frame(from chunkindex.NodeID, frame []byte) error {
 	m, err := policy.DecodeMessage(frame)
 	if err != nil {
-		return
+		return nil
 	}
 	var answer policy.Message
 	switch m.Kind {
@@ -75,19 +75,20 @@ func (b *badPeer) Frame(from chunkindex.NodeID, frame []byte) {
 	case policy.MsgState:
 		size, ok := b.size(m.Blob.String())
 		if !ok {
-			return
+			return nil
 		}
 		l, err := chunkindex.LayoutFor(size)
 		if err != nil {
-			return
+			return nil
 		}
 		answer = policy.Message{Kind: policy.MsgState, Blob: m.Blob, Size: size,
 			Bits: chunkindex.FullBitfield(l.Count()), InFlight: chunkindex.NewBitfield(l.Count())}
 	default:
-		return
+		return nil
 	}
 	// A peer that went away meanwhile needs no answer.
 	_ = b.host.Send(from, policy.AppendMessage(nil, &answer))
+	return nil
 }
 
 func (b *badPeer) size(digest string) (int64, bool) {

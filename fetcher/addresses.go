@@ -176,19 +176,19 @@ func (f *Fetcher) introduce(to chunkindex.NodeID, nodes []chunkindex.NodeID) {
 }
 
 // learn takes a frame of addresses from a peer.
-func (f *Fetcher) learn(from chunkindex.NodeID, frame []byte) {
+func (f *Fetcher) learn(from chunkindex.NodeID, frame []byte) error {
 	entries, err := decodeAddresses(frame)
 	if err != nil {
-		f.log.Debug("malformed message", "peer", from, "err", err)
-		return
+		return err
 	}
 	f.count.message(frameAddresses, received)
 	if f.isBanned(from) {
-		return
+		return nil
 	}
 	for _, e := range entries {
 		if e.node != f.keys.Self() && len(e.addresses) > 0 {
 			f.peers.Learn(e.node, e.addresses)
 		}
 	}
+	return nil
 }

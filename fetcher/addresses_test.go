@@ -181,14 +181,20 @@ func TestLearning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScripted(t, nil)
 		from, a, b := newKeyring(9).Self(), newKeyring(3).Self(), newKeyring(4).Self()
-		s.f.Frame(from, appendAddresses(nil, []addressesOf{{a, []string{"/x/1", "/x/2"}}, {s.id, []string{"/x/3"}}, {b, nil}}))
-		s.f.Frame(from, []byte{frameAddresses, 200})
+		if err := s.f.Frame(from, appendAddresses(nil, []addressesOf{{a, []string{"/x/1", "/x/2"}}, {s.id, []string{"/x/3"}}, {b, nil}})); err != nil {
+			t.Error(err)
+		}
+		if err := s.f.Frame(from, []byte{frameAddresses, 200}); err == nil {
+			t.Error("malformed addresses are taken")
+		}
 		if want := (map[chunkindex.NodeID][]string{a: {"/x/1", "/x/2"}}); !reflect.DeepEqual(s.learnt, want) {
 			t.Errorf("%v", s.learnt)
 		}
 		s.do(policy.Effect{Kind: policy.EfBan, Peer: from, At: s.f.now().Add(time.Minute)})
 		synctest.Wait()
-		s.f.Frame(from, appendAddresses(nil, []addressesOf{{b, []string{"/x/4"}}}))
+		if err := s.f.Frame(from, appendAddresses(nil, []addressesOf{{b, []string{"/x/4"}}})); err != nil {
+			t.Error(err)
+		}
 		if len(s.learnt) != 1 {
 			t.Errorf("%v", s.learnt)
 		}

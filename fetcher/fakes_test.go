@@ -720,7 +720,9 @@ func (n *fakeNode) Send(to chunkindex.NodeID, frame []byte) error {
 	if o == nil {
 		return errors.New("not connected")
 	}
-	o.f.Frame(n.id, frame)
+	if err := o.f.Frame(n.id, frame); err != nil {
+		n.store.t.Errorf("a fetcher sent %x: %v", frame, err)
+	}
 	return nil
 }
 

@@ -350,24 +350,25 @@ func (f *Fetcher) PeerDown(id chunkindex.NodeID) {
 	f.introductions.forget(id)
 }
 
-// Frame takes a control frame from a peer. It doesn't block. What is not a
-// message is dropped.
-func (f *Fetcher) Frame(from chunkindex.NodeID, frame []byte) {
+// Frame takes a control frame from a peer. It doesn't block. It fails for what no
+// correct peer sends, which changes nothing here; a message of a kind that is not
+// known and may be ignored is ignored.
+func (f *Fetcher) Frame(from chunkindex.NodeID, frame []byte) error {
 	if len(frame) > 0 && frame[0] == frameAddresses {
-		f.learn(from, frame)
-		return
+		return f.learn(from, frame)
 	}
 	m, err := policy.DecodeMessage(frame)
+	if errors.Is(err, policy.ErrOptional) {
+		return nil
+	}
 	if err != nil {
-		if !errors.Is(err, policy.ErrOptional) {
-			f.log.Debug("malformed message", "peer", from, "err", err)
-		}
-		return
+		return err
 	}
 	f.count.message(m.Kind, received)
 	if !f.queue.putMessage(from, m) {
 		f.log.Debug("a peer sends too much", "peer", from)
 	}
+	return nil
 }
 
 // Evicted tells that the store dropped a blob. It doesn't block.

@@ -125,8 +125,10 @@ type RangeResponse struct {
 type Handler interface {
 	PeerUp(chunkindex.NodeID)
 	PeerDown(chunkindex.NodeID)
-	// Frame receives a control frame, which the callee may keep.
-	Frame(from chunkindex.NodeID, frame []byte)
+	// Frame receives a control frame, which the callee may keep. An error says
+	// that no correct peer sends it: the session ends as after any other violation
+	// of the protocol, and the peer goes down.
+	Frame(from chunkindex.NodeID, frame []byte) error
 	// OpenRange opens bytes to serve. [ErrNotFound], [ErrBusy], [BusyError] and
 	// [ErrBadRange] reach the peer as such, fs.ErrNotExist as ErrNotFound, any
 	// other error as [ErrRefused]. ctx ends when the peer goes away.

@@ -103,11 +103,22 @@ func (r *recorder) PeerDown(n chunkindex.NodeID) {
 	r.event(n, "PeerDown", true, func() { r.up[n] = false })
 }
 
-func (r *recorder) Frame(n chunkindex.NodeID, frame []byte) {
+// badFrame is what the recorder takes for a frame that no correct peer sends.
+const badFrame = "bad frame"
+
+func (r *recorder) Frame(n chunkindex.NodeID, frame []byte) error {
 	if r.onFrame != nil {
 		r.onFrame(n, frame)
 	}
-	r.event(n, "Frame", true, func() { r.frames[n] = append(r.frames[n], frame) })
+	var err error
+	r.event(n, "Frame", true, func() {
+		if string(frame) == badFrame {
+			err = errors.New("not a message")
+			return
+		}
+		r.frames[n] = append(r.frames[n], frame)
+	})
+	return err
 }
 
 func (r *recorder) OpenRange(ctx context.Context, from chunkindex.NodeID, req RangeRequest) (*RangeSource, error) {

@@ -107,6 +107,7 @@ func TestMalformedControl(t *testing.T) {
 		"frame above limit":    append(append([]byte{}, hello...), binary.AppendUvarint(nil, MaxFrame+1)...),
 		"length overflows":     append(append([]byte{}, hello...), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f),
 		"padded frame length":  append(append([]byte{}, hello...), 0x80, 0x00),
+		"refused by handler":   append(append([]byte{}, hello...), append([]byte{byte(len(badFrame))}, badFrame...)...),
 		"frame length and end": append(append([]byte{}, hello...), 5, 'x'),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -146,7 +146,9 @@ func (h *Host) readFrames(r *bufio.Reader, l *link) error {
 		h.metrics.framesRecv.Inc()
 		h.metrics.frameBRecv.Add(float64(len(frame)))
 		h.use(l)
-		h.handler.Frame(l.node, frame)
+		if err := h.handler.Frame(l.node, frame); err != nil {
+			return fmt.Errorf("%w: %w", ErrProtocol, err)
+		}
 	}
 }
 
