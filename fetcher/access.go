@@ -57,7 +57,9 @@ const spaceAccess = "access"
 const maxAccess = 4096
 
 // stamp is a time by this node's wall clock, in milliseconds since 1970, which is
-// compared with nothing but itself; 0 is never.
+// compared with nothing but itself; 0 is never. Where the clock was set back, what
+// it stamped before is taken to be as old as it seems to be young: it must not stay
+// fresh until the clock has caught up.
 type stamp int64
 
 func stampNow() stamp { return stamp(time.Now().UnixMilli()) }
@@ -66,7 +68,8 @@ func stampNow() stamp { return stamp(time.Now().UnixMilli()) }
 func (s stamp) within(d time.Duration) bool { return s != 0 && s.age() < d }
 
 func (s stamp) age() time.Duration {
-	return time.Duration(max(0, stampNow()-s)) * time.Millisecond
+	apart := max(stampNow()-s, s-stampNow())
+	return time.Duration(min(apart, stamp(maxAge.Milliseconds()))) * time.Millisecond
 }
 
 // access is what is known of a repository.

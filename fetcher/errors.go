@@ -106,6 +106,10 @@ func statusOf(err error) int {
 	return http.StatusBadGateway
 }
 
+// maxRetry bounds how long the core is told to leave an origin alone, which it tells
+// its peers: some origins name a time that is years away.
+const maxRetry = time.Hour
+
 // retryOf is how long an origin's error asks to leave it alone, or 0.
 func retryOf(err error) time.Duration {
 	var r interface{ RetryAfter() time.Duration }

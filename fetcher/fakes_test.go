@@ -378,12 +378,21 @@ type statusError int
 func (e statusError) Error() string   { return fmt.Sprintf("status %d", int(e)) }
 func (e statusError) HTTPStatus() int { return int(e) }
 
+// throttledError asks to be left alone for a while.
+type throttledError struct {
+	statusError
+	wait time.Duration
+}
+
+func (e throttledError) RetryAfter() time.Duration { return e.wait }
+
 // fakeOrigin is a registry. Its fields may be changed between requests.
 type fakeOrigin struct {
 	mu        sync.Mutex
 	blobs     map[digest.Digest][]byte
 	manifests map[string]Manifest // by digest and by tag
 	status    int                 // all requests fail with it
+	retry     time.Duration       // what it says with the status
 	hang      bool                // requests wait for their contexts
 	noRange   bool                // ranges are ignored
 	noSize    bool                // sizes are not told with bodies
@@ -395,6 +404,7 @@ type fakeOrigin struct {
 	locked    bool          // only a login with a key is let in
 	delay     time.Duration // before each answer
 	cooldowns []string      // as told
+	date      time.Time     // of answers about tags
 
 	sent     atomic.Int64 // body bytes of blobs
 	asked    atomic.Int64 // Resolve and List
@@ -498,7 +508,7 @@ func (o *fakeOrigin) addManifest(tag, mediaType string, body []byte) digest.Dige
 func (o *fakeOrigin) ready(ctx context.Context) error {
 	o.requests.Add(1)
 	o.mu.Lock()
-	hang, status, delay := o.hang, o.status, o.delay
+	hang, status, delay, retry := o.hang, o.status, o.delay, o.retry
 	o.mu.Unlock()
 	if delay > 0 {
 		time.Sleep(delay)
@@ -506,6 +516,9 @@ func (o *fakeOrigin) ready(ctx context.Context) error {
 	if hang {
 		<-ctx.Done()
 		return ctx.Err()
+	}
+	if status != 0 && retry != 0 {
+		return throttledError{statusError(status), retry}
 	}
 	if status != 0 {
 		return statusError(status)
@@ -620,7 +633,7 @@ func (o *fakeOrigin) Resolve(ctx context.Context, _ Source, ref string, _ []stri
 	if !ok {
 		return Descriptor{}, statusError(404)
 	}
-	return Descriptor{Digest: m.Digest, Size: int64(len(m.Body)), MediaType: m.MediaType}, nil
+	return Descriptor{Digest: m.Digest, Size: int64(len(m.Body)), MediaType: m.MediaType, Date: o.date}, nil
 }
 
 func (o *fakeOrigin) List(ctx context.Context, _ Source, kind QueryKind, _ string, _ url.Values) (*List, error) {

@@ -10,7 +10,7 @@ const spaceAnswers = "answers"
 
 // recall returns the answers that this node has kept to questions of q's topic,
 // with their ages as of now. They are kept with this node's wall clock, which is
-// compared with nothing but itself.
+// compared with nothing but itself: see [stamp] for a clock that was set back.
 func (f *Fetcher) recall(q question) []aged {
 	value, err := f.store.Record(spaceAnswers, q.topic())
 	if err != nil {
@@ -28,7 +28,7 @@ func (f *Fetcher) recall(q question) []aged {
 		f.log.Info("reading an answer", "err", err)
 		return nil
 	}
-	passed := max(0, time.Since(time.UnixMilli(int64(binary.BigEndian.Uint64(value)))))
+	passed := stamp(binary.BigEndian.Uint64(value)).age()
 	for i := range rs {
 		rs[i].age += passed
 	}
@@ -36,7 +36,9 @@ func (f *Fetcher) recall(q question) []aged {
 }
 
 // keep adds an answer to what is kept, in place of an older one to the same
-// question.
+// question. What the origin said to this node itself replaces any that came before
+// it, whatever their dates: the origin's clock may have been set back, and another
+// node's record may have borne a date of its own making.
 func (f *Fetcher) keep(r aged) {
 	if len(r.body) > maxListBody || len(r.link) > maxField || !r.fits() {
 		return
@@ -46,7 +48,7 @@ func (f *Fetcher) keep(r aged) {
 	kept := []aged{r}
 	for _, o := range f.recall(r.question) {
 		switch {
-		case o.question == r.question && o.newer(&r):
+		case o.question == r.question && o.newer(&r) && (r.signer != f.keys.Self() || o.age < r.age):
 			return
 		case o.question != r.question && len(kept) < maxVariants:
 			kept = append(kept, o)
