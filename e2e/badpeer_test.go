@@ -18,13 +18,16 @@ func TestBadPeers(t *testing.T) {
 		serve func(context.Context, *badPeer, p2p.RangeRequest, int64) (*p2p.RangeSource, error)
 		flags []string
 		limit time.Duration
+		// cut: the client may have been given wrong bytes, and is cut off.
+		cut bool
 		// banned: it is known for what it is afterwards, and left alone.
 		banned bool
 	}{
-		{"corrupts and signs", corrupt, nil, 30 * time.Second, true},
-		{"corrupts and signs, members are trusted", corrupt, []string{"--verify", "member"}, 30 * time.Second, true},
-		{"corrupts", corruptUnsigned, nil, 30 * time.Second, false},
-		{"stalls", stall, nil, 30 * time.Second, false},
+		{"corrupts and signs", corrupt, nil, 30 * time.Second, false, true},
+		{"corrupts and signs, members are trusted", corrupt, []string{"--verify", "member"}, 30 * time.Second, true, true},
+		{"corrupts", corruptUnsigned, nil, 30 * time.Second, false, false},
+		{"corrupts, members are trusted", corruptUnsigned, []string{"--verify", "member"}, 30 * time.Second, false, false},
+		{"stalls", stall, nil, 30 * time.Second, false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := startOrigin(t)
@@ -46,7 +49,7 @@ func TestBadPeers(t *testing.T) {
 				before := bad.asked.Load()
 				r := fetch(t, time.Minute, "GET", victim.at("app", "blobs/"+d))
 				r.wantNotWrong(t, "the blob beside a bad peer", d)
-				if tt.flags == nil || r.err == nil {
+				if !tt.cut || r.err == nil {
 					r.wantWhole(t, "the blob beside a bad peer", d)
 				} else {
 					// Bytes that a trusted member signed had gone out: the
@@ -66,6 +69,53 @@ func TestBadPeers(t *testing.T) {
 				}
 			}
 			victim.healthy(t)
+		})
+	}
+}
+
+// TestForgerAndRealClients: containerd and Podman get their image although a
+// member claims to hold all of it, serves other bytes and signs that these are the
+// right ones; the first that pulls, and the next on another node, both strict as
+// nodes are by default.
+func TestForgerAndRealClients(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		pull func(t *testing.T, n *node)
+	}{
+		{"containerd", func(t *testing.T, n *node) {
+			c := startContainerd(t, "", "")
+			// No way round the node: the fallback goes nowhere.
+			c.mirror(t, n.url(), "http://127.0.0.1:1")
+			c.pull(t, "app/middling:v1")
+		}},
+		{"podman", func(t *testing.T, n *node) {
+			newPodman(t, n.proxy+"/"+plainOriginName, "127.0.0.1:1").pull(t, "app/middling:v1")
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := startFront(t, sharedRegistry(t).addr, "")
+			sizes, total := map[string]int64{}, int64(0)
+			for _, l := range layersOf(t, shared.middling) {
+				sizes[l.Digest.String()] = l.Size
+				total += l.Size
+			}
+			one := startNode(t, f.url(), nil)
+			two := startNode(t, f.url(), []*node{one})
+			bad := startBadPeer(t, sizes, []*node{one, two}, corrupt)
+			for _, n := range []*node{one, two} {
+				n.awaitPeers(t, 2)
+			}
+			for i, n := range []*node{one, two} {
+				before := bad.asked.Load()
+				begin := time.Now()
+				tt.pull(t, n)
+				t.Logf("pull %d took %v; the forger was asked for %d ranges; the registry wrote %.2f copies so far", i+1,
+					time.Since(begin).Round(time.Millisecond), bad.asked.Load()-before, float64(f.seen(blobKind).bytes)/float64(total))
+				n.healthy(t)
+			}
+			if bad.asked.Load() == 0 {
+				t.Error("the forger was never asked: this shows nothing")
+			}
 		})
 	}
 }

@@ -50,6 +50,7 @@ type front struct {
 
 	mu       sync.Mutex
 	counts   map[kind]count
+	reading  int              // responses with bodies of blobs that are under way
 	requests []string         // method, path, Range: for a failing test's log
 	paths    map[string]int64 // body bytes by path
 	status   int              // answer everything with this, if not 0
@@ -148,6 +149,33 @@ func (f *front) saw(r string) bool {
 	return slices.ContainsFunc(f.requests, func(line string) bool { return strings.HasSuffix(line, " "+r) })
 }
 
+// asked counts the requests of a method for paths that end so.
+func (f *front) asked(method, suffix string) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, line := range f.requests {
+		fields := strings.Fields(line) // time, method, path, perhaps Range
+		if fields[1] == method && strings.HasSuffix(fields[2], suffix) {
+			n++
+		}
+	}
+	return n
+}
+
+// read adds to the responses with bodies of blobs that are under way.
+func (f *front) read(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reading += n
+}
+
+// isRead reports whether a body of a blob is under way.
+func (f *front) isRead() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.reading > 0
+}
+
 // reset starts counting anew.
 func (f *front) reset() {
 	f.mu.Lock()
@@ -168,6 +196,10 @@ func (f *front) serve(proxy http.Handler, w http.ResponseWriter, r *http.Request
 	if status != 0 {
 		w.WriteHeader(status)
 		return
+	}
+	if k == blobKind && r.Method == http.MethodGet {
+		f.read(1)
+		defer f.read(-1)
 	}
 	proxy.ServeHTTP(&countingWriter{ResponseWriter: w, f: f, kind: k, path: r.URL.Path, ctx: r.Context()}, r)
 }
@@ -191,7 +223,7 @@ func (w *countingWriter) Write(p []byte) (int, error) {
 		rate := w.f.rate
 		w.f.mu.Unlock()
 		if rate > 0 {
-			piece = piece[:min(len(piece), 4<<10)]
+			piece = piece[:min(len(piece), 16<<10)]
 			select {
 			case <-w.ctx.Done():
 				return written, w.ctx.Err()

@@ -46,7 +46,8 @@ type node struct {
 	*process
 	proxy, admin string   // host:port
 	args         []string // of serve: what a restart uses again
-	dir          string   // data
+	env          []string
+	dir          string // data
 }
 
 // status is what these tests read of `peercache status --json`.
@@ -68,7 +69,14 @@ type status struct {
 // and waits until it serves. Its peers are those given.
 func startNode(t testing.TB, originURL string, peers []*node, flags ...string) *node {
 	t.Helper()
+	return startNodeIn(t, nil, originURL, peers, flags...)
+}
+
+// startNodeIn is startNode with additions to the process's environment.
+func startNodeIn(t testing.TB, env []string, originURL string, peers []*node, flags ...string) *node {
+	t.Helper()
 	n := &node{
+		env:   env,
 		proxy: "127.0.0.1:" + freePort(t),
 		admin: "127.0.0.1:" + freePort(t),
 		dir:   t.TempDir(),
@@ -93,7 +101,7 @@ func startNode(t testing.TB, originURL string, peers []*node, flags ...string) *
 // start starts the node's process, a first time or again on what it left.
 func (n *node) start(t testing.TB) {
 	t.Helper()
-	n.process = start(t, "peercache "+n.proxy, nil, append([]string{peercache(t)}, n.args...)...)
+	n.process = start(t, "peercache "+n.proxy, n.env, append([]string{peercache(t)}, n.args...)...)
 	eventually(t, 15*time.Second, "node is ready", func() error {
 		if err := n.ended(); err != nil {
 			t.Fatal(err)

@@ -94,12 +94,14 @@ func (r *registry) push(t testing.TB, ref string, what remote.Taggable) {
 
 // shared is a registry's data that several tests serve, each from a process of
 // its own, and none writes to: app/big:v1 is the runnable image, app/multi:v1
-// an OCI index, app/list:v1 a docker list.
+// an OCI index, app/list:v1 a docker list, app/middling:v1 an image of two layers
+// of many chunks.
 var shared struct {
 	once         sync.Once
 	dir          string
 	amd64, arm64 v1.Image // of app/multi
 	listed       v1.Image // of app/list
+	middling     v1.Image // of app/middling
 }
 
 const bigImage = "app/big:v1"
@@ -118,7 +120,9 @@ func sharedRegistry(t testing.TB) *registry {
 		r.push(t, "app/multi:v1", index)
 		list, listed := schema2List(t, 200, 3*mib)
 		r.push(t, "app/list:v1", list)
-		shared.amd64, shared.arm64, shared.listed = amd64, arm64, listed
+		middling := imageOf(t, "amd64", nil, fileLayer(t, 300, 20*mib), fileLayer(t, 301, 5*mib))
+		r.push(t, "app/middling:v1", middling)
+		shared.amd64, shared.arm64, shared.listed, shared.middling = amd64, arm64, listed, middling
 		r.stop(t)
 		shared.dir = dir
 	})
