@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -139,15 +141,26 @@ func command(limit time.Duration, argv ...string) (string, error) {
 	return string(out), err
 }
 
-// freePort returns a TCP port that nothing listens on. The sandbox's network is
-// ours alone, so nobody but a connection's own end may take it before its user.
+// lastPort is the last that freePort gave.
+var lastPort atomic.Int32
+
+// firstPort is the first of the ports that freePort gives: below those that the
+// kernel gives to outgoing connections and to listeners on port 0, so that nobody
+// takes one before its user. The sandbox's network is ours alone.
+const firstPort = 20000
+
+// freePort returns a TCP port that nothing listens on, another each time.
 func freePort(t testing.TB) string {
 	t.Helper()
-	l := must[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
+	for {
+		port := firstPort + int(lastPort.Add(1))
+		if port >= 32768 {
+			t.Fatal("no port is left")
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err == nil {
+			l.Close()
+			return strconv.Itoa(port)
+		}
 	}
-	return port
 }

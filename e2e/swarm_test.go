@@ -173,7 +173,7 @@ func TestLateAndRestarted(t *testing.T) {
 	const size = 48 * mib
 	s := startSwarm(t, 3)
 	digest := s.origin.add("sha256", contents(820, size))
-	s.limit(4 * mib)
+	s.limit(8 * mib)
 	p := s.pull(t, digest)
 	found := func(n *node, what string) {
 		t.Helper()
@@ -187,8 +187,9 @@ func TestLateAndRestarted(t *testing.T) {
 		t.Logf("%s got bytes from a peer within %v", what, time.Since(begin).Round(time.Millisecond))
 	}
 	s.awaitWritten(t, digest, size/4)
+	s.limit(mib) // so that it isn't over before they are there
 	late := s.join(t, nil)
-	s.fronts[3].limit(4 * mib)
+	s.fronts[3].limit(mib)
 	p[3] = late.pull(t, digest)
 	found(late, "the late node")
 
@@ -201,6 +202,7 @@ func TestLateAndRestarted(t *testing.T) {
 	}
 	p[1] = back.pull(t, digest)
 	found(back, "the node that was started again")
+	s.limit(0)
 
 	p.wantWhole(t, digest)
 	s.wantEgress(t, digest, size, stripe)
@@ -288,14 +290,14 @@ func TestThrottledCrowd(t *testing.T) {
 	digest := s.origin.add("sha256", contents(840, size))
 	var (
 		mu    sync.Mutex
-		until time.Time // set by the first request after half of the blob
+		until time.Time // set by the first request for another stripe than the first
 		asked int       // before then
 	)
-	s.origin.play(func(w http.ResponseWriter, _ *http.Request, _ []byte, _ int) bool {
+	s.origin.play(func(w http.ResponseWriter, r *http.Request, content []byte, _ int) bool {
 		mu.Lock()
 		defer mu.Unlock()
 		if until.IsZero() {
-			if s.written(digest) < size/4 {
+			if start, _, _ := rangeOf(r, len(content)); start < stripe {
 				return false
 			}
 			until = time.Now().Add(wait)
