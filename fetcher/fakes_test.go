@@ -540,6 +540,9 @@ func (o *fakeOrigin) Blob(ctx context.Context, _ Source, d digest.Digest, off, n
 	if o.noRange {
 		off, n = 0, -1
 	}
+	if off >= size {
+		return nil, statusError(416)
+	}
 	if n < 0 || n > size-off {
 		n = size - off
 	}

@@ -80,12 +80,12 @@ func TestHostileMember(t *testing.T) {
 					count++
 					n := []int{0, 1, 23, 24, 25, 100, chunkindex.MaxChunks}[rng.IntN(7)]
 					m := policy.Message{
-						Kind: policy.MessageKind(1 + rng.IntN(int(policy.MsgJoin))), Blob: d,
+						Kind: policy.MessageKind(1 + rng.IntN(int(policy.MsgCooldown))), Blob: d,
 						Size:  []int64{-1, 0, 1, 20 * mib, 20*mib + 1, chunkindex.MaxBlobSize}[rng.IntN(6)],
 						Small: rng.IntN(4) == 0, Want: rng.IntN(2) == 0, Reply: rng.IntN(2) == 0,
 						Chunk: []int{0, 5, 22, 23, 24, 1 << 20}[rng.IntN(6)], N: []int{0, 1, 23, 24, 1 << 20}[rng.IntN(5)],
 						Epoch:  []int{0, 1, 2, 1 << 20}[rng.IntN(4)],
-						Status: []int{0, 200, 401, 404, 429, 503, 999}[rng.IntN(7)], Wait: time.Duration(rng.Int64N(int64(2 * time.Second))),
+						Status: []int{0, 200, 401, 404, 429, 503, 999}[rng.IntN(7)], Wait: time.Duration(rng.Int64N(int64(24 * time.Hour))),
 						Bits: chunkindex.FullBitfield(n), InFlight: chunkindex.NewBitfield(n),
 					}
 					if n > 1 && rng.IntN(2) == 0 {
