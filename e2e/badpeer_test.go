@@ -3,7 +3,10 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -70,6 +73,58 @@ func TestBadPeers(t *testing.T) {
 			}
 			victim.healthy(t)
 		})
+	}
+}
+
+// TestMalformedFrames: a peer that sends what is no message is started anew, as
+// often as it does so; what may be ignored is ignored. Neither costs anybody else a
+// pull.
+func TestMalformedFrames(t *testing.T) {
+	o := startOrigin(t)
+	digest := o.add("sha256", contents(510, 20*mib))
+	one := startNode(t, o.url(), nil)
+	two := startNode(t, o.url(), []*node{one})
+	bad := startBadPeer(t, nil, []*node{one, two}, stall)
+	to := one.id(t)
+	violations := func() float64 {
+		return one.metric(t, "peercache_p2p_violations_total", `protocol="control"`)
+	}
+	for _, frame := range [][]byte{{100, 0, 1, 2, 3}, {0}, bytes.Repeat([]byte{1}, 1000), {128, 200}} {
+		before := violations()
+		eventually(t, 20*time.Second, "the frame is taken for what it is", func() error {
+			// One that is sent while the session ends is lost.
+			if err := bad.host.Send(to, frame); err != nil {
+				return err
+			}
+			if violations() == before {
+				return errors.New("no violation")
+			}
+			return nil
+		})
+	}
+	frames := func() float64 { return one.metric(t, "peercache_p2p_frames_total", `direction="in"`) }
+	ignored := func() {
+		t.Helper()
+		before := frames()
+		eventually(t, 20*time.Second, "frames that may be ignored are read", func() error {
+			if err := bad.host.Send(to, []byte{255, 255}); err != nil {
+				return err
+			}
+			if got := frames() - before; got < 10 {
+				return fmt.Errorf("%v frames", got)
+			}
+			return nil
+		})
+	}
+	ignored() // and with them, whatever is still on its way
+	settled := violations()
+	ignored()
+	if got := violations(); got != settled {
+		t.Errorf("%v violations by frames that may be ignored", got-settled)
+	}
+	for _, n := range []*node{one, two} {
+		fetch(t, time.Minute, "GET", n.at("app", "blobs/"+digest)).wantWhole(t, "the blob beside a peer that is broken", digest)
+		n.healthy(t)
 	}
 }
 

@@ -104,21 +104,27 @@ func (s *swarm) ranked(t testing.TB, digest string) []int {
 	t.Helper()
 	var ids []chunkindex.NodeID
 	for _, n := range s.nodes {
-		p, err := peer.Decode(n.status(t).ID)
-		if err != nil {
-			t.Fatal(err)
-		}
-		id, ok := p2p.NodeOf(p)
-		if !ok {
-			t.Fatalf("%s is no node's ID", p)
-		}
-		ids = append(ids, id)
+		ids = append(ids, n.id(t))
 	}
 	var order []int
 	for _, id := range policy.Rank(digest, ids) {
 		order = append(order, slices.Index(ids, id))
 	}
 	return order
+}
+
+// id is the node's name among its peers.
+func (n *node) id(t testing.TB) chunkindex.NodeID {
+	t.Helper()
+	p, err := peer.Decode(n.status(t).ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, ok := p2p.NodeOf(p)
+	if !ok {
+		t.Fatalf("%s is no node's ID", p)
+	}
+	return id
 }
 
 // reader waits until a node reads a blob from the origin, and returns its index.
