@@ -133,6 +133,8 @@ type source struct {
 	fails    int
 	failedAt Time
 	until    Time
+	// told is when a peer first said to leave it alone.
+	told Time
 }
 
 func (c *Core) blob(id digest.Digest) *blob {

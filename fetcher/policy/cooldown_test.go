@@ -95,3 +95,43 @@ func TestCooldownStatus(t *testing.T) {
 		}
 	}
 }
+
+// A coordinator that says again and again that the origin wants to be left alone
+// does not hold a pull up for as long as it likes.
+func TestCooldownForEver(t *testing.T) {
+	w := newWorld(t, 3, nil)
+	d := w.blob("layer", 40*mib)
+	rk := w.ranked(d)
+	cl := rk[1].read(d, 0, -1)
+	origin := rk[1].core.blobs[d].sources[0].origin
+	for range 600 {
+		w.run(100*time.Millisecond, cl.done)
+		if !cl.done() {
+			rk[1].hears(rk[0], Message{Kind: MsgCooldown, Blob: d, Size: 40 * mib, Status: 429, Wait: 24 * time.Hour, Origin: origin})
+		}
+	}
+	w.wait(time.Minute, cl)
+}
+
+// A node that was away reads alone; when its peers are back, and hold everything, it
+// stops.
+func TestPeersComeBack(t *testing.T) {
+	w := newWorld(t, 3, nil)
+	d := w.blob("layer", 200*mib)
+	for _, n := range w.nodes[1:] {
+		w.wait(time.Minute, n.read(d, 0, -1))
+	}
+	n := w.nodes[0]
+	w.unlink(n, w.nodes[1])
+	w.unlink(n, w.nodes[2])
+	before := w.originBytes[d]
+	cl := n.read(d, 0, -1)
+	w.run(200*time.Millisecond, cl.done)
+	w.link(n, w.nodes[1])
+	w.link(n, w.nodes[2])
+	w.wait(time.Minute, cl)
+	if read := w.originBytes[d] - before; read > 100*mib {
+		t.Errorf("%d MiB were read beside two nodes that hold everything", read/mib)
+	}
+	w.quiet()
+}

@@ -736,12 +736,29 @@ func (c *Core) cool(b *blob, status int, wait time.Duration, origin Origin) {
 		if s.refused != 0 || s.origin != origin {
 			continue
 		}
+		// For so long in all, a peer's word counts; then this node asks for itself,
+		// once a while.
+		if s.told == 0 || c.now > s.told.Add(forgetTold) {
+			s.told = max(c.now, 1)
+		}
+		wait := min(wait, time.Duration(s.told.Add(maxTold)-c.now))
+		if wait <= 0 {
+			c.count(CountIgnored, 1)
+			continue
+		}
 		s.status, s.failedAt, s.until = status, c.now, max(s.until, c.now.Add(wait))
 		s.fails = max(s.fails, 1)
 		c.emit(Effect{Kind: EfCooldown, Blob: b.id, Source: s.src, Wait: wait})
+		b.wake(s.until)
 	}
-	b.wake(c.now.Add(wait))
 }
+
+// maxTold is how long an origin is left alone on peers' word alone: less than what
+// a client is left waiting. After forgetTold it counts anew.
+const (
+	maxTold    = 20 * time.Second
+	forgetTold = 2 * time.Minute
+)
 
 // permanent reports whether an origin's status is its last word on a blob, as
 // opposed to a state that may pass.

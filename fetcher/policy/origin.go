@@ -19,7 +19,9 @@ type originRead struct {
 	// last is when bytes last came, brought when a chunk did, 0 never.
 	last, brought Time
 	cost          int64
-	dead          bool
+	// alone: it was begun because there was nobody to ask.
+	alone bool
+	dead  bool
 }
 
 // asking is this node's standing request to a coordinator.
@@ -52,6 +54,7 @@ func (c *Core) usableSource(b *blob) *source {
 // fetchOrigin reads from the origin what this node may read, and asks the
 // coordinator for what nobody has.
 func (c *Core) fetchOrigin(b *blob) {
+	c.dropNeedless(b)
 	c.readGrants(b)
 	if !b.wanting() {
 		c.relay(b, chunkindex.Bitfield{})
@@ -241,7 +244,11 @@ func (c *Core) readAlone(b *blob, need chunkindex.Bitfield) {
 			return
 		}
 		end := b.stripeEnd(i)
+		before := c.lastID
 		c.startRead(b, run{first: i, end: end})
+		for _, r := range c.sortedReads(b) {
+			r.alone = r.alone || r.id > before && len(c.up) == 0
+		}
 		for ; i < end; i++ {
 			need.Clear(i)
 		}
@@ -445,6 +452,26 @@ func (c *Core) hedge(b *blob) {
 				}
 			}
 			c.startRead(b, run{first: i, end: b.stripeEnd(i)})
+		}
+	}
+}
+
+// dropNeedless ends reads that were begun because there was nobody to ask, once
+// peers have come that hold all that they would still bring.
+func (c *Core) dropNeedless(b *blob) {
+	if len(c.up) == 0 || b.epoch > 0 {
+		return
+	}
+	for _, r := range c.sortedReads(b) {
+		if !r.alone {
+			continue
+		}
+		needless := true
+		for i := r.first; i < r.end && needless; i++ {
+			needless = b.have.Has(i) || b.busy[i]&byStore != 0 || c.servable(b, i)
+		}
+		if needless {
+			c.cancelRead(r)
 		}
 	}
 }
