@@ -3,7 +3,6 @@ package policy
 import (
 	"math"
 	"slices"
-	"time"
 
 	"github.com/peercache/peercache/chunkindex"
 )
@@ -203,22 +202,10 @@ func (c *Core) deliver(b *blob, r *reader) {
 		// limit has passed: a reader of a range would wait for nothing else.
 		b.whole = true
 	}
-	limit := r.held.Add(c.cfg.HoldLimit)
-	rest := max(c.cfg.ReaderTimeout-c.cfg.HoldLimit-c.cfg.Standstill, 0)
-	if b.soonWhole(time.Duration(c.now-r.held), rest) {
-		limit = limit.Add(rest)
-	}
-	if r.impatient || c.reached(b, limit) {
+	if r.impatient || c.reached(b, r.held.Add(c.cfg.HoldLimit)) {
 		r.impatient = true
 		c.readHeld(b, i)
 	}
-}
-
-// soonWhole reports whether the rest of the blob, at the pace of the time that has
-// passed, comes within rest: the proof then releases more than the origin would.
-func (b *blob) soonWhole(passed, rest time.Duration) bool {
-	here := int64(b.have.Count())
-	return (int64(b.n)-here)*int64(passed) <= here*int64(rest)
 }
 
 // readHeld reads from the origin what strict verification has held back for too
