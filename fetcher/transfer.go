@@ -210,6 +210,7 @@ func (f *Fetcher) receive(ctx context.Context, e *policy.Effect, ev *policy.Even
 	}
 	defer closeWith(ctx, body)()
 	m.r = body
+	f.post(policy.Event{Kind: policy.EvTransferProgress, Blob: e.Blob, ID: e.ID})
 	if small {
 		// Waiting for memory is not the peer's fault.
 		watchdog.Stop()

@@ -115,6 +115,8 @@ func (c *cluster) startFlow(arg uint64) {
 	}
 	_, size := c.blobs[t.blob].chunk(t.chunk)
 	t.flow = c.net.start(c.now, from.up, c.nodes[t.to].in, size, 0, i, false)
+	// The answer comes with the first bytes.
+	c.step(c.nodes[t.to], policy.Event{Kind: policy.EvTransferProgress, ID: t.id})
 }
 
 // refuse has a transfer fail after a while.

@@ -55,7 +55,8 @@ const (
 	// holds a level for each chunk that is there already, nil for none.
 	EvOpened
 
-	// EvTransferProgress: N more bytes of transfer ID arrived. Ends nothing.
+	// EvTransferProgress: N more bytes of transfer ID arrived; 0 when the peer has
+	// answered that it will send them. Ends nothing.
 	EvTransferProgress
 	// EvTransferDone ends Transfer: the chunk's bytes are in memory, hash to
 	// Sum, and came with Claims whose signatures are valid. For a small blob,

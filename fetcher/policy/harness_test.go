@@ -521,6 +521,7 @@ func (n *node) transfer(e Effect) {
 				from.event(Event{Kind: EvUploaded, ID: upload, N: 1 << 20})
 			}
 		}
+		n.later(0, Event{Kind: EvTransferProgress, ID: e.ID})
 		for d := progressEach; d < w.chunkTime; d += progressEach {
 			n.later(d, Event{Kind: EvTransferProgress, ID: e.ID, N: int64(progressEach * mib / w.chunkTime)})
 		}

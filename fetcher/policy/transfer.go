@@ -18,9 +18,10 @@ type transfer struct {
 	got     int64
 	cost    int64
 	urgent  bool
-	// second: the chunk is on its way from somebody else as well.
-	second bool
-	dead   bool
+	// second: the chunk is on its way from somebody else as well; served: the peer
+	// said that it will send it.
+	second, served bool
+	dead           bool
 }
 
 // usable reports whether chunks may be asked of a neighbour now. One that lied about
@@ -135,14 +136,31 @@ func (c *Core) watchTransfers(b *blob) {
 func (c *Core) hasSlot(b *blob) bool {
 	slots := c.cfg.MinTransfers + c.received.ahead(pipeline+time.Duration(c.rtt), b.cost())
 	// What the origin sends is nowhere else: it goes first.
+	reading := false
 	for _, r := range c.reads {
 		if r.last != 0 && c.now < r.last.Add(c.cfg.TransferStall) {
-			slots -= 2
+			slots, reading = slots-readCost, true
 		}
+	}
+	if !reading && c.unanswered() {
+		slots++ // what is on its way to a peer, or is refused there, fills no link
 	}
 	slots = max(slots, 1)
 	return len(c.transfers) < min(slots, c.cfg.Transfers) &&
 		(c.inFlight == 0 || c.inFlight+b.cost() <= c.cfg.InFlightBytes)
+}
+
+// readCost is how many transfers fewer a node begins for each origin read.
+const readCost = 3
+
+// unanswered reports whether some peer has not said yet that it will serve.
+func (c *Core) unanswered() bool {
+	for _, t := range c.transfers {
+		if !t.served && !t.dead {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *Core) startTransfer(b *blob, i int, n *neighbour, urgent bool) {
@@ -183,7 +201,7 @@ func (b *blob) lose(t *transfer) {
 }
 
 func (c *Core) transferProgress(t *transfer, n int64) {
-	t.last = c.now
+	t.last, t.served = c.now, true
 	t.got += n
 	t.from.heard, t.from.pinged, t.from.silent = c.now, 0, false
 }
