@@ -35,6 +35,8 @@ type blob struct {
 	from   []chunkindex.NodeID // who sent it; zero: the origin, or not known
 	signer []chunkindex.NodeID // whose claim it matched; zero: none
 	busy   []activity
+	// cameAt is when each chunk was stored, kept where verification is strict.
+	cameAt []Time
 	live   []*transfer // under way, oldest first
 	// vouched holds what another holder says a chunk hashes to.
 	vouched map[int]vouch
@@ -265,6 +267,12 @@ func (c *Core) opened(b *blob, levels []chunkindex.Level, sums []chunkindex.Sum)
 	b.sum = make([]chunkindex.Sum, b.n)
 	b.from = make([]chunkindex.NodeID, b.n)
 	b.signer = make([]chunkindex.NodeID, b.n)
+	if c.cfg.Verify == VerifyStrict {
+		b.cameAt = make([]Time, b.n)
+		for i := range b.cameAt {
+			b.cameAt[i] = c.now
+		}
+	}
 	for i := range min(len(levels), b.n) {
 		if levels[i] == chunkindex.Absent {
 			continue

@@ -18,9 +18,6 @@ type reader struct {
 	// since is when the reader began to wait for what comes next, held when
 	// the next bytes were here but not to be released, 0 never.
 	since, held Time
-	// impatient: its bytes were held back for too long once; from then on they
-	// are read from the origin without another wait.
-	impatient bool
 }
 
 // wholeAt is how much of a blob must be covered by what readers wanted, in
@@ -202,21 +199,30 @@ func (c *Core) deliver(b *blob, r *reader) {
 		// limit has passed: a reader of a range would wait for nothing else.
 		b.whole = true
 	}
-	if r.impatient || c.reached(b, r.held.Add(c.cfg.HoldLimit)) {
-		r.impatient = true
+	if c.reached(b, b.came(i).Add(c.cfg.HoldLimit)) {
 		c.readHeld(b, i)
 	}
 }
 
+// came is when chunk i was stored; 0 for what was there when the blob was opened.
+func (b *blob) came(i int) Time {
+	if i < len(b.cameAt) {
+		return b.cameAt[i]
+	}
+	return 0
+}
+
 // readHeld reads from the origin what strict verification has held back for too
-// long, a stripe at a time.
+// long, from chunk i on and within a stripe. What came later has its time too: until
+// then the proof may have made the read needless.
 func (c *Core) readHeld(b *blob, i int) {
 	s := c.usableSource(b)
 	if s == nil || b.busy[i] != 0 || !c.roomForRead(b, c.cfg.LoneReads, c.cfg.OriginReads) {
 		return
 	}
 	end := i
-	for stop := b.stripeEnd(i); end < stop && b.level[end] < chunkindex.Agreed && b.busy[end] == 0; end++ {
+	for stop := b.stripeEnd(i); end < stop && b.have.Has(end) && b.level[end] < chunkindex.Agreed && b.busy[end] == 0 &&
+		c.now >= b.came(end).Add(c.cfg.HoldLimit); end++ {
 		b.busy[end] |= byOrigin
 	}
 	c.count(CountStrict, 1)

@@ -14,6 +14,7 @@ type upload struct {
 	peer    *peer
 	blob    digest.Digest
 	small   bool
+	head    bool // of the first MiB, whose chunks are short
 	started Time
 }
 
@@ -42,7 +43,8 @@ const (
 // how busy others keep a peer.
 func (c *Core) upload(ev Event) {
 	p := c.peer(ev.Peer)
-	u := &upload{p, ev.Blob, c.smallAtRest(ev.Blob), c.now}
+	small := c.smallAtRest(ev.Blob)
+	u := &upload{p, ev.Blob, small, !small && ev.Chunk < headChunks, c.now}
 	if !c.admits(u) {
 		c.count(CountRefused, 1)
 		c.emit(Effect{Kind: EfBusy, ID: ev.ID, Peer: ev.Peer, Blob: ev.Blob, Peers: c.alternatives(ev)})
@@ -64,12 +66,15 @@ func (c *Core) admits(u *upload) bool {
 	}
 	length := c.chunkLength(u.blob)
 	usual := Time(max(slowUpload*c.sendTimes.median(length), time.Duration(length>>10*int64(time.Second)>>10)))
-	open, own, others := 0, 0, map[*peer]bool{}
+	open, own, heads, others := 0, 0, 0, map[*peer]bool{}
 	for _, o := range c.uploads {
 		if o.small != u.small || c.now > o.started+usual {
 			continue
 		}
 		open++
+		if o.head {
+			heads++
+		}
 		if o.peer == u.peer {
 			own++
 		} else {
@@ -80,8 +85,20 @@ func (c *Core) admits(u *upload) bool {
 	if u.small {
 		slots = c.cfg.SmallUploads
 	}
+	if u.head && heads >= headUploads {
+		return false
+	}
 	return open < slots && own < (slots+len(others))/(len(others)+1)
 }
+
+const (
+	// headChunks is how many chunks the first MiB of a large blob has.
+	headChunks = int(chunkindex.MinChunkLength / chunkindex.HeadChunkLength)
+	// headUploads bounds those of them that are sent at once. Everybody waits for the
+	// first: it comes to all soonest if each who has it gives it to two, who do the
+	// same.
+	headUploads = 2
+)
 
 // slowUpload is how many times the usual an upload may take before it does not
 // count any more.

@@ -194,6 +194,9 @@ func (c *Core) stored(b *blob, i int, ok bool) {
 		return
 	}
 	b.have.Set(i)
+	if b.cameAt != nil {
+		b.cameAt[i] = c.now
+	}
 	b.progress = c.now
 	b.coord.appeared(c.cfg.Self, i, i+1)
 	b.doubt.Clear(i)
