@@ -1,0 +1,201 @@
+package policy
+
+import (
+	"slices"
+	"time"
+
+	"github.com/peercache/peercache/chunkindex"
+)
+
+// asking is this node's standing request to a coordinator.
+type asking struct {
+	to   chunkindex.NodeID
+	at   Time
+	sent Time
+	bits chunkindex.Bitfield
+	// repeats counts how often the same was asked while chunks came.
+	repeats int
+	// checked is when there was last nothing new to ask for, 0 if that must be
+	// looked at again.
+	checked Time
+}
+
+// askPause is how long it is not looked at again what is missing, after all of it was
+// asked for: most of what happens in a swarm only makes it less.
+const askPause = 20 * time.Millisecond
+
+// fetchOrigin reads from the origin what this node may read, and asks the
+// coordinator for what nobody has.
+func (c *Core) fetchOrigin(b *blob) {
+	c.dropNeedless(b)
+	c.readGrants(b)
+	if !b.wanting() {
+		c.relay(b, chunkindex.Bitfield{})
+		return
+	}
+	if b.coord == nil && b.ask.checked != 0 && !c.reached(b, b.ask.checked.Add(askPause)) {
+		return
+	}
+	b.ask.checked = 0
+	c.hedge(b)
+	need, some := c.missing(b)
+	if !some && b.coord != nil {
+		if a := b.coord.byID[c.cfg.Self]; a != nil {
+			a.want.Reset(b.n)
+		}
+	}
+	if !some || c.usableSource(b) == nil {
+		b.ask.checked = c.now
+		c.relay(b, chunkindex.Bitfield{})
+		return
+	}
+	if len(c.up) == 0 || b.epoch > aloneAfter {
+		// Nobody to ask; or those who would be asked were wrong too often.
+		c.readAlone(b, need)
+		return
+	}
+	c.introduceAll(b)
+	if b.looking {
+		return
+	}
+	switch {
+	case c.relay(b, need):
+	case slices.Contains(c.committee(b), c.cfg.Self):
+		b.ask = asking{}
+		c.takeAsk(b, c.cfg.Self, need.Clone(), b.epoch)
+		c.coordinate(b)
+		c.readGrants(b)
+	default:
+		// Every member is gone, and this node is not one of them.
+		c.readAlone(b, need)
+	}
+}
+
+// aloneAfter is the epoch after which a node trusts nobody but the origin, and
+// reads a blob that was refuted for itself.
+const aloneAfter = 2
+
+// relay asks the coordinator for what this node needs, and for what those want who
+// asked this node because they cannot reach the coordinator. It reports false if
+// there is none better than this node.
+func (c *Core) relay(b *blob, need chunkindex.Bitfield) bool {
+	if need.Len() == 0 && b.coord == nil {
+		return false
+	}
+	to := c.above(b)
+	for !to.IsZero() {
+		if b.ask.to != to {
+			b.ask = asking{to: to, at: c.now}
+		}
+		if !c.isUp(to) {
+			return true // it is being connected to
+		}
+		if c.watch(b, to, b.ask.at) {
+			break
+		}
+		c.count(CountTakeover, 1)
+		to = c.above(b)
+	}
+	if to.IsZero() {
+		return false
+	}
+	if b.coord != nil {
+		c.asked.Reset(b.n)
+		if need.Len() > 0 {
+			c.asked.Union(need)
+		}
+		c.findExisting(b)
+		for _, a := range b.coord.askers {
+			if a.id != c.cfg.Self && c.mayRead(b, a) {
+				c.asked.Union(c.lacks(b, a))
+			}
+		}
+		need = c.asked
+	}
+	every := 2 * c.cfg.AskTimeout
+	covered := covers(b.ask.bits, need)
+	if need.Count() == 0 || covered && !c.reached(b, b.ask.sent.Add(every)) {
+		b.ask.checked = c.now
+		return true
+	}
+	// While chunks come, the coordinator need not be told each second.
+	flowing := covered && c.now < b.progress.Add(every)
+	if flowing && c.now < b.ask.sent.Add(every<<b.ask.repeats) {
+		b.ask.checked = c.now
+		b.wake(c.now.Add(every))
+		return true
+	}
+	if flowing {
+		b.ask.repeats = min(b.ask.repeats+1, maxAskRepeats)
+	} else {
+		b.ask.repeats = 0
+	}
+	b.ask.bits, b.ask.sent = need.Clone(), c.now
+	b.wake(c.now.Add(every))
+	if !c.crowded() || len(b.grantors) > 0 {
+		// A new coordinator must know what is being read, if not what everybody has.
+		c.introduce(b, to)
+	}
+	c.send(to, Message{Kind: MsgAsk, Blob: b.id, Size: b.size, Small: b.small,
+		Bits: need.Clone(), Epoch: b.epoch, Peers: c.passedOver(b, to)})
+	return true
+}
+
+const maxAskRepeats = 2
+
+// covers reports whether a holds every chunk of b.
+func covers(a, b chunkindex.Bitfield) bool {
+	for i := b.Next(0); i >= 0; i = b.Next(i + 1) {
+		if !a.Has(i) {
+			return false
+		}
+	}
+	return true
+}
+
+// passedOver lists the nodes that rank before id and do not answer: id must not
+// send the asker back to them.
+func (c *Core) passedOver(b *blob, id chunkindex.NodeID) []chunkindex.NodeID {
+	nodes := append([]chunkindex.NodeID{id}, b.closest...)
+	slices.SortFunc(nodes, chunkindex.NodeID.Compare)
+	var passed []chunkindex.NodeID
+	for _, n := range rank(b.id, slices.Compact(nodes)) {
+		if n == id || len(passed) == MaxPeers {
+			break
+		}
+		if !c.alive(n) || slices.Contains(b.passed, n) {
+			passed = append(passed, n)
+		}
+	}
+	return passed
+}
+
+// missing is the set of wanted chunks that are neither here nor on their way, and
+// that no neighbour can serve or is reading. The set is good until the next call.
+func (c *Core) missing(b *blob) (need chunkindex.Bitfield, some bool) {
+	served := &c.served
+	served.Reset(b.n)
+	served.Union(b.have)
+	for _, n := range b.neighbours {
+		if c.usable(b, n) && c.reached(b, n.shy) {
+			served.Union(n.bits)
+		}
+		if n.inFlight.Count() > 0 && c.aliveP(n.p) && c.reached(b, n.avoid) {
+			served.Union(n.inFlight)
+		}
+	}
+	if b.doubt.Count() > 0 || len(b.suspects) > 0 {
+		for i := b.have.NextClear(0); i >= 0; i = b.have.NextClear(i + 1) {
+			if served.Has(i) && !c.servable(b, i) && !c.inFlightAt(b, i) {
+				served.Clear(i)
+			}
+		}
+	}
+	c.need.Reset(b.n)
+	for i := served.NextClear(0); i >= 0; i = served.NextClear(i + 1) {
+		if b.busy[i] == 0 && b.wanted(i, c.cfg.ReadAhead) && !b.granted(i) {
+			c.need.Set(i)
+		}
+	}
+	return c.need, c.need.Count() > 0
+}

@@ -1,0 +1,76 @@
+package policy
+
+import (
+	"time"
+
+	"github.com/peercache/peercache/chunkindex"
+)
+
+// An origin that asks to be left alone is left alone by everybody.
+
+// patient reports whether an origin's status says to come again later.
+func patient(status int) bool { return status == 429 || status == 503 }
+
+// coolDown stops the granting, and tells all askers, because the origin told one
+// of them to leave it alone.
+func (c *Core) coolDown(b *blob, from chunkindex.NodeID, status int, wait time.Duration, origin Origin) {
+	wait = min(wait, maxOriginWait)
+	if until := c.now.Add(wait); until > b.coord.until {
+		b.coord.until, b.coord.status = until, status
+	}
+	for _, a := range b.coord.askers {
+		if a.id != from && a.id != c.cfg.Self {
+			c.send(a.id, Message{Kind: MsgCooldown, Blob: b.id, Size: b.size, Small: b.small, Status: status, Wait: wait, Origin: origin})
+		}
+	}
+	if from != c.cfg.Self {
+		c.cool(b, status, wait, origin)
+	}
+}
+
+// heardCooldown believes the coordinator that the origin wants to be left alone.
+func (c *Core) heardCooldown(b *blob, from chunkindex.NodeID, m Message) {
+	if b.ask.to != from || m.Wait <= 0 || !patient(m.Status) {
+		c.count(CountIgnored, 1)
+		return
+	}
+	c.cool(b, m.Status, min(m.Wait, maxOriginWait), m.Origin)
+}
+
+// cool leaves the sources of a blob at an origin alone, as if it had said so to this
+// node.
+func (c *Core) cool(b *blob, status int, wait time.Duration, origin Origin) {
+	c.count(CountCooldown, 1)
+	for _, s := range b.sources {
+		if s.refused != 0 || s.origin != origin {
+			continue
+		}
+		// For so long in all, a peer's word counts; then this node asks for itself,
+		// once a while.
+		if s.told == 0 || c.now > s.told.Add(forgetTold) {
+			s.told = max(c.now, 1)
+		}
+		wait := min(wait, time.Duration(s.told.Add(maxTold)-c.now))
+		if wait <= 0 {
+			c.count(CountIgnored, 1)
+			continue
+		}
+		s.status, s.failedAt, s.until = status, c.now, max(s.until, c.now.Add(wait))
+		s.fails = max(s.fails, 1)
+		c.emit(Effect{Kind: EfCooldown, Blob: b.id, Source: s.src, Wait: wait})
+		b.wake(s.until)
+	}
+}
+
+// maxTold is how long an origin is left alone on peers' word alone: less than what
+// a client is left waiting. After forgetTold it counts anew.
+const (
+	maxTold    = 20 * time.Second
+	forgetTold = 2 * time.Minute
+)
+
+// permanent reports whether an origin's status is its last word on a blob, as
+// opposed to a state that may pass.
+func permanent(status int) bool {
+	return status >= 400 && status < 500 && status != 408 && status != 425 && status != 429
+}
