@@ -48,6 +48,21 @@ type Result struct {
 	// needed any more.
 	Recovery time.Duration
 
+	// Partial: the run was ended from outside.
+	Partial bool
+	// Pulls says how each pull of the run went, in its order; Series is the course of it.
+	Pulls  []PullResult
+	Series []Point
+	// Links are the bytes that went over each class of links, Capacity what all
+	// of the class could have carried a second.
+	Links, Capacity [LinkClasses]int64
+	// ManifestRequests is how many of OriginRequests were for manifests.
+	ManifestRequests int64
+	// Invariants are the rules that were checked.
+	Invariants []Invariant
+	// Wall is how long the run took in real time.
+	Wall time.Duration
+
 	// Events and Steps count what happened, and how often a core was asked.
 	Events, Steps int64
 	// Trace is a hash of all that cores were told, and when.

@@ -27,11 +27,14 @@ var allowed = map[string][]string{
 	"fetcher/policy":       {"chunkindex"},
 	"registryproxy":        {},
 	"registryproxy/origin": {},
-	"simulation":           {"chunkindex", "fetcher/policy"},
+	"simulation":           {"chunkindex", "fetcher/policy", "simulation/scenario"},
+	// The description of a run stands for itself: benchmarks take it too.
+	"simulation/scenario":  {},
+	"simulation/scenarios": {},
 	"cmd/peercache":        {"chunkindex", "store", "p2p", "fetcher", "registryproxy", "simulation"},
 	// Tests and measurements of the whole from outside.
 	"e2e":   {},
-	"bench": {"chunkindex", "store", "p2p", "fetcher", "registryproxy"},
+	"bench": {"chunkindex", "store", "p2p", "fetcher", "registryproxy", "simulation/scenario", "simulation/scenarios"},
 }
 
 // The folders are the architecture: this test is what keeps them so. It reads the
