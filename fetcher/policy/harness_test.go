@@ -769,9 +769,8 @@ func (w *world) quiet() {
 		if n.down {
 			continue
 		}
-		if len(n.core.blobs) > 0 || len(n.core.transfers) > 0 || len(n.core.reads) > 0 || n.core.inFlight != 0 || len(n.inHand) > 0 {
-			w.t.Errorf("%s is left with %d blobs, %d transfers, %d reads, %d bytes in flight, %d in hand",
-				n.id, len(n.core.blobs), len(n.core.transfers), len(n.core.reads), n.core.inFlight, len(n.inHand))
+		if left := n.core.Census(); left != (Census{}) || len(n.inHand) > 0 {
+			w.t.Errorf("%s is left with %+v, %d chunks in hand", n.id, left, len(n.inHand))
 			for _, b := range n.core.order {
 				w.t.Errorf("blob %s: %d readers, whole %v, coordinator %+v, open %v, proving %v, proven %v, have %d of %d, due %d, idle since %d, now %d",
 					b.id, len(b.readers), b.whole, b.coord, b.isOpen, b.proving, b.proven, b.have.Count(), b.n, b.due, b.idleSince, w.now)
