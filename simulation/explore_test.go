@@ -132,8 +132,9 @@ func printSample(c *cluster, before []int64) []int64 {
 	for i := range c.net.flows {
 		if f := &c.net.flows[i]; f.active {
 			c.net.settle(f, c.now)
-			now[f.from] += f.moved()
-			now[f.to] += f.moved()
+			for _, h := range f.over() {
+				now[h.link] += f.moved()
+			}
 		}
 	}
 	if before == nil {

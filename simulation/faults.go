@@ -169,7 +169,7 @@ func (c *cluster) kill(n *node) {
 // breakFlows ends the flows of a dead node's link.
 func (c *cluster) breakFlows(l int32) {
 	for len(c.net.links[l].flows) > 0 {
-		i := c.net.links[l].flows[0]
+		i := c.net.links[l].flows[0].flow()
 		f := c.net.flows[i]
 		moved := c.net.end(c.now, i)
 		if f.origin {

@@ -19,12 +19,17 @@ const (
 	// has gone by.
 	progressBytes = 256 << 10
 	progressTime  = nanos / 4
+	// unbounded is the rate of a link that has no bound of its own, but may get one.
+	unbounded = int64(1) << 40
+	// halted is the limit of a flow that does not move.
+	halted = -1
 )
 
-// link is one direction of a node's, or of the origin's, connection.
+// link is one direction of a connection: of a node, a rack, a zone or the origin.
 type link struct {
-	rate  int64 // bytes a second
-	flows []int32
+	rate  int64 // bytes a second of payload; 0: nothing moves
+	load  int64 // the sum of its flows' rates
+	flows []ref
 	dirty bool
 	bytes int64 // that went through
 	// for MaxMin
@@ -32,23 +37,40 @@ type link struct {
 	unsure int64
 }
 
-// flow is a stream of bytes from one link to another.
+// ref is a flow in a link's list, and which of the flow's links that is.
+type ref uint32
+
+func (r ref) flow() int32 { return int32(r >> 3) }
+
+// maxHops is how many links a flow goes over at most: its node's, its rack's and its
+// zone's, at either end.
+const maxHops = 6
+
+// hop is a link of a flow, and where the flow stands in the link's list.
+type hop struct{ link, pos int32 }
+
+// flow is a stream of bytes over some links.
 type flow struct {
-	from, to       int32 // links
-	fromPos, toPos int32 // where it stands in their lists
-	most           int64 // its own limit in bytes a second, 0 none
-	rate           int64
-	total          int64 // bytes
-	left           int64 // byte-nanoseconds a second: bytes times a billion
-	said           int64 // bytes that were reported
-	saidAt         int64
-	settled        int64 // when left was right
-	due            int64 // the earliest event that is planned for it, 0 none
-	gen            uint32
-	owner          int32
-	origin         bool
-	active, fixed  bool
+	hops    [maxHops]hop
+	n       uint8 // of them
+	path    classes
+	origin  bool
+	active  bool
+	fixed   bool // for MaxMin
+	owner   int32
+	gen     uint32
+	most    int64 // its own limit in bytes a second, 0 none
+	rate    int64
+	total   int64 // bytes
+	left    int64 // byte-nanoseconds a second: bytes times a billion
+	said    int64 // bytes that were reported
+	saidAt  int64
+	settled int64 // when left was right
+	due     int64 // the earliest event that is planned for it, 0 none
 }
+
+// over returns the flow's links.
+func (f *flow) over() []hop { return f.hops[:f.n] }
 
 // network is all links and flows.
 type network struct {
@@ -58,17 +80,32 @@ type network struct {
 	flows   []flow
 	free    []int32
 	dirty   []int32
-	rated   []int32 // links, for MaxMin
+	// overhead is what the wire takes beyond the payload, in millionths of it: links
+	// carry that much less.
+	overhead int64
+	// carried is the payload that flows brought over each class of links.
+	carried [LinkClasses]int64
+	// for MaxMin
+	rated, limited, seen []int32
 }
 
+// addLink adds a link that carries rate bytes a second.
 func (w *network) addLink(rate int64) int32 {
-	w.links = append(w.links, link{rate: rate})
+	w.links = append(w.links, link{rate: w.payload(rate)})
 	return int32(len(w.links) - 1)
+}
+
+// payload is the part of a rate that the overhead leaves.
+func (w *network) payload(rate int64) int64 {
+	if w.overhead == 0 || rate <= 0 {
+		return rate
+	}
+	return max(mulDiv(rate, 1_000_000, 1_000_000+w.overhead), 1)
 }
 
 // start begins a flow of total bytes. Its rate is known at the end of the
 // instant.
-func (w *network) start(now int64, from, to int32, total, most int64, owner int32, origin bool) int32 {
+func (w *network) start(now int64, p path, total, most int64, owner int32, origin bool) int32 {
 	var i int32
 	if n := len(w.free); n > 0 {
 		i = w.free[n-1]
@@ -78,21 +115,21 @@ func (w *network) start(now int64, from, to int32, total, most int64, owner int3
 		i = int32(len(w.flows) - 1)
 	}
 	f := &w.flows[i]
-	*f = flow{from: from, to: to, most: most, total: total, left: total * nanos, saidAt: now, settled: now,
-		gen: f.gen + 1, owner: owner, origin: origin, active: true,
-		fromPos: int32(len(w.links[from].flows)), toPos: int32(len(w.links[to].flows))}
-	w.links[from].flows = append(w.links[from].flows, i)
-	w.links[to].flows = append(w.links[to].flows, i)
-	w.soil(from)
-	w.soil(to)
+	*f = flow{n: p.n, path: p.classes, most: w.payload(most), total: total, left: total * nanos, saidAt: now, settled: now,
+		gen: f.gen + 1, owner: owner, origin: origin, active: true}
+	for h, l := range p.links[:p.n] {
+		k := &w.links[l]
+		f.hops[h] = hop{l, int32(len(k.flows))}
+		k.flows = append(k.flows, ref(i)<<3|ref(h))
+		w.soil(l)
+	}
 	return i
 }
 
 // next has a flow go on with another total bytes.
 func (w *network) next(now int64, i int32, total int64) {
 	f := &w.flows[i]
-	w.links[f.from].bytes += f.total
-	w.links[f.to].bytes += f.total
+	w.count(f, f.total)
 	f.total, f.left, f.said, f.saidAt, f.settled = total, total*nanos, 0, now, now
 	w.plan(i)
 }
@@ -102,29 +139,43 @@ func (w *network) end(now int64, i int32) int64 {
 	f := &w.flows[i]
 	w.settle(f, now)
 	moved := f.moved()
-	w.links[f.from].bytes += moved
-	w.links[f.to].bytes += moved
-	w.unlist(f.from, f.fromPos)
-	w.unlist(f.to, f.toPos)
-	w.soil(f.from)
-	w.soil(f.to)
+	w.count(f, moved)
+	for _, h := range f.over() {
+		k := &w.links[h.link]
+		last := k.flows[len(k.flows)-1]
+		k.flows[h.pos] = last
+		w.flows[last>>3].hops[last&7].pos = h.pos
+		k.flows = k.flows[:len(k.flows)-1]
+		k.load -= f.rate
+		w.soil(h.link)
+	}
 	f.active = false
 	w.free = append(w.free, i)
 	return moved
 }
 
-// unlist takes the flow at pos from a link's list. A flow never has the same link
-// at both ends, so that the link says which position is meant.
-func (w *network) unlist(l, pos int32) {
-	list := w.links[l].flows
-	last := list[len(list)-1]
-	list[pos] = last
-	if f := &w.flows[last]; f.from == l {
-		f.fromPos = pos
-	} else {
-		f.toPos = pos
+func (w *network) count(f *flow, bytes int64) {
+	for _, h := range f.over() {
+		w.links[h.link].bytes += bytes
 	}
-	w.links[l].flows = list[:len(list)-1]
+	for class, times := range f.path {
+		w.carried[class] += bytes * int64(times)
+	}
+}
+
+// setRate changes what a link carries.
+func (w *network) setRate(l int32, rate int64) {
+	w.links[l].rate = w.payload(rate)
+	w.soil(l)
+}
+
+// setCap changes a flow's own limit.
+func (w *network) setCap(i int32, most int64) {
+	f := &w.flows[i]
+	f.most = w.payload(most)
+	for _, h := range f.over() {
+		w.soil(h.link)
+	}
 }
 
 func (w *network) soil(l int32) {
@@ -169,7 +220,8 @@ func (w *network) flush(now int64) {
 		w.fill(now)
 	} else {
 		for _, l := range w.dirty {
-			for _, i := range w.links[l].flows {
+			for _, r := range w.links[l].flows {
+				i := r.flow()
 				w.rate(now, i, w.equalShare(&w.flows[i]))
 			}
 		}
@@ -180,13 +232,29 @@ func (w *network) flush(now int64) {
 	w.dirty = w.dirty[:0]
 }
 
+// equalShare is the least of the shares of the flow's links.
 func (w *network) equalShare(f *flow) int64 {
-	from, to := &w.links[f.from], &w.links[f.to]
-	r := min(from.rate/int64(len(from.flows)), to.rate/int64(len(to.flows)))
+	if f.most == halted {
+		return 0
+	}
+	r := unbounded
+	for _, h := range f.over() {
+		k := &w.links[h.link]
+		r = min(r, share(k.rate, int64(len(k.flows))))
+	}
 	if f.most > 0 {
 		r = min(r, f.most)
 	}
-	return max(r, 1)
+	return r
+}
+
+// share is a part of n of a rate: at least 1, lest a link that is slower than a
+// byte a second for each of its flows never carry anything.
+func share(rate, n int64) int64 {
+	if rate == 0 {
+		return 0
+	}
+	return max(rate/n, 1)
 }
 
 func (w *network) rate(now int64, i int32, r int64) {
@@ -195,71 +263,9 @@ func (w *network) rate(now int64, i int32, r int64) {
 		return
 	}
 	w.settle(f, now)
+	for _, h := range f.over() {
+		w.links[h.link].load += r - f.rate
+	}
 	f.rate = r
 	w.plan(i)
-}
-
-// fill is progressive filling: the link with the least share for each of its
-// flows fixes theirs, and what is left is shared by the others.
-func (w *network) fill(now int64) {
-	w.rated = w.rated[:0]
-	var limited []int32
-	for l := range w.links {
-		k := &w.links[l]
-		if len(k.flows) == 0 {
-			continue
-		}
-		k.spare, k.unsure = k.rate, int64(len(k.flows))
-		w.rated = append(w.rated, int32(l))
-		for _, i := range k.flows {
-			f := &w.flows[i]
-			f.fixed = false
-			if f.most > 0 && f.from == int32(l) {
-				limited = append(limited, i)
-			}
-		}
-	}
-	fix := func(i int32, r int64) {
-		f := &w.flows[i]
-		if f.fixed {
-			return
-		}
-		f.fixed = true
-		for _, l := range [2]int32{f.from, f.to} {
-			w.links[l].spare -= r
-			w.links[l].unsure--
-		}
-		w.rate(now, i, max(r, 1))
-	}
-	for {
-		least, share := int32(-1), int64(0)
-		kept := w.rated[:0]
-		for _, l := range w.rated {
-			k := &w.links[l]
-			if k.unsure == 0 {
-				continue
-			}
-			kept = append(kept, l)
-			if s := k.spare / k.unsure; least < 0 || s < share {
-				least, share = l, s
-			}
-		}
-		w.rated = kept
-		if least < 0 {
-			return
-		}
-		again := false
-		for _, i := range limited {
-			if f := &w.flows[i]; !f.fixed && f.most <= share {
-				fix(i, f.most)
-				again = true
-			}
-		}
-		if again {
-			continue
-		}
-		for _, i := range w.links[least].flows {
-			fix(i, share)
-		}
-	}
 }

@@ -83,7 +83,7 @@ func (c *cluster) answered(arg uint64) {
 		return
 	}
 	_, size := b.chunk(r.chunk)
-	r.flow = c.net.start(c.now, c.originUp, n.in, size, c.cfg.OriginConnRate, i, true)
+	r.flow = c.net.start(c.now, pathOf(c.originUp, n.in), size, c.cfg.OriginConnRate, i, true)
 }
 
 func (c *cluster) originStatus(n *node) (int, time.Duration) {

@@ -114,7 +114,7 @@ func (c *cluster) startFlow(arg uint64) {
 		return
 	}
 	_, size := c.blobs[t.blob].chunk(t.chunk)
-	t.flow = c.net.start(c.now, from.up, c.nodes[t.to].in, size, 0, i, false)
+	t.flow = c.net.start(c.now, pathOf(from.up, c.nodes[t.to].in), size, 0, i, false)
 	// The answer comes with the first bytes.
 	c.step(c.nodes[t.to], policy.Event{Kind: policy.EvTransferProgress, ID: t.id})
 }
