@@ -92,8 +92,8 @@ func exploreDetails(r *Result) {
 			fmt.Fprintf(&b, " %s=%d", policy.Metric(k), n)
 		}
 	}
-	fmt.Fprintf(&b, " recovery=%v transfers=%d origin-requests=%d lookups=%d killed=%d failures=%d wrong-released=%d wrong-completed=%d honest-bans=%d",
-		r.Recovery, r.Transfers, r.OriginRequests, r.Lookups, r.Killed, r.Failures, r.WrongReleases, r.WrongCompletions, r.HonestBans)
+	fmt.Fprintf(&b, " trace=%016x recovery=%v transfers=%d origin-requests=%d lookups=%d killed=%d failures=%d wrong-released=%d wrong-completed=%d honest-bans=%d",
+		r.Trace, r.Recovery, r.Transfers, r.OriginRequests, r.Lookups, r.Killed, r.Failures, r.WrongReleases, r.WrongCompletions, r.HonestBans)
 	fmt.Fprintln(os.Stdout, "      ", b.String())
 }
 
