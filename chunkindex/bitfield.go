@@ -86,6 +86,76 @@ func (b *Bitfield) Subtract(o Bitfield) {
 	}
 }
 
+// Intersect removes every chunk that is not in o, which must have the same length.
+func (b *Bitfield) Intersect(o Bitfield) {
+	b.count = 0
+	for i := range b.words {
+		b.words[i] &= o.words[i]
+		b.count += bits.OnesCount64(b.words[i])
+	}
+}
+
+// Intersects reports whether b and o, which must have the same length, have a chunk
+// in common.
+func (b Bitfield) Intersects(o Bitfield) bool {
+	for i, word := range b.words {
+		if word&o.words[i] != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Covers reports whether every chunk of o is in b. Sets of different lengths may be
+// compared.
+func (b Bitfield) Covers(o Bitfield) bool {
+	for i, word := range o.words {
+		if i < len(b.words) {
+			word &^= b.words[i]
+		}
+		if word != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// CountIn is how many chunks from first on and below end are in the set.
+func (b Bitfield) CountIn(first, end int) int {
+	first, end = max(first, 0), min(end, b.n)
+	if first >= end {
+		return 0
+	}
+	low, high := ^uint64(0)<<(first&63), ^uint64(0)>>(63-(end-1)&63)
+	w, last := first>>6, (end-1)>>6
+	if w == last {
+		return bits.OnesCount64(b.words[w] & low & high)
+	}
+	n := bits.OnesCount64(b.words[w]&low) + bits.OnesCount64(b.words[last]&high)
+	for w++; w < last; w++ {
+		n += bits.OnesCount64(b.words[w])
+	}
+	return n
+}
+
+// Truncate removes all but the lowest n chunks of the set.
+func (b *Bitfield) Truncate(n int) {
+	if b.count <= n {
+		return
+	}
+	b.count = max(n, 0)
+	for i, word := range b.words {
+		if ones := bits.OnesCount64(word); ones <= n {
+			n -= ones
+			continue
+		}
+		for ; n > 0; n-- {
+			word &= word - 1
+		}
+		b.words[i] &^= word
+	}
+}
+
 // Reset makes b the empty set of numbers below n, in the memory that it has where
 // that is enough.
 func (b *Bitfield) Reset(n int) {

@@ -167,7 +167,7 @@ func (c *Core) probe(b *blob, i int) bool {
 	}
 	b.probes++
 	b.probed = i + 1
-	b.busy[i] |= byOrigin
+	b.begin(i, byOrigin)
 	c.count(CountProbe, 1)
 	c.emitRead(b, s, run{first: i, end: i + 1})
 	return true

@@ -35,6 +35,9 @@ type blob struct {
 	from   []chunkindex.NodeID // who sent it; zero: the origin, or not known
 	signer []chunkindex.NodeID // whose claim it matched; zero: none
 	busy   []activity
+	// taken is the set of chunks that are stored or under way, offered that of
+	// those with a neighbour in avail.
+	taken, offered chunkindex.Bitfield
 	// cameAt is when each chunk was stored, kept where verification is strict.
 	cameAt []Time
 	live   []*transfer // under way, oldest first
@@ -116,6 +119,30 @@ const (
 	byStore
 )
 
+// begin and end note that something is, or is not any more, under way for chunk i.
+func (b *blob) begin(i int, a activity) {
+	b.busy[i] |= a
+	b.taken.Set(i)
+}
+
+func (b *blob) end(i int, a activity) {
+	if b.busy[i] &^= a; b.busy[i] == 0 && !b.have.Has(i) {
+		b.taken.Clear(i)
+	}
+}
+
+// hold and unhold note that chunk i is, or is not any more, stored.
+func (b *blob) hold(i int) {
+	b.have.Set(i)
+	b.taken.Set(i)
+}
+
+func (b *blob) unhold(i int) {
+	if b.have.Clear(i); b.busy[i] == 0 {
+		b.taken.Clear(i)
+	}
+}
+
 // run is the chunks [first, end) and who granted them.
 type run struct {
 	first, end int
@@ -181,6 +208,8 @@ func (b *blob) setSize(size int64, small bool) bool {
 	b.have = chunkindex.NewBitfield(b.n)
 	b.doubt = chunkindex.NewBitfield(b.n)
 	b.share = chunkindex.NewBitfield(b.n)
+	b.taken = chunkindex.NewBitfield(b.n)
+	b.offered = chunkindex.NewBitfield(b.n)
 	b.level = make([]chunkindex.Level, b.n)
 	b.busy = make([]activity, b.n)
 	b.vouched = map[int]vouch{}
@@ -189,7 +218,7 @@ func (b *blob) setSize(size int64, small bool) bool {
 	for _, n := range b.neighbours {
 		n.fit(b)
 		for i := n.bits.Next(0); i >= 0; i = n.bits.Next(i + 1) {
-			b.avail[i]++
+			b.count(i)
 		}
 	}
 	return true
@@ -245,7 +274,7 @@ func (c *Core) findSize(b *blob) {
 func (c *Core) askSize(b *blob) bool {
 	if b.sizing != 0 {
 		// A claim is better than a wait: a lie is found out by the digest.
-		return b.claimed < 0 || !c.reached(b, c.reads[b.sizing].started.Add(2*c.cfg.AskTimeout))
+		return b.claimed < 0 || !c.reached(b, c.originRead(b.sizing).started.Add(2*c.cfg.AskTimeout))
 	}
 	s := c.usableSource(b)
 	if s == nil {
@@ -253,7 +282,7 @@ func (c *Core) askSize(b *blob) bool {
 	}
 	r := &originRead{id: c.newID(), b: b, src: s, sizeOnly: true, started: c.now}
 	b.sizing = r.id
-	c.reads[r.id] = r
+	c.reads = append(c.reads, r)
 	c.emit(Effect{Kind: EfOriginSize, ID: r.id, Blob: b.id, Source: s.src})
 	return true
 }
@@ -277,7 +306,7 @@ func (c *Core) opened(b *blob, levels []chunkindex.Level, sums []chunkindex.Sum)
 		if levels[i] == chunkindex.Absent {
 			continue
 		}
-		b.have.Set(i)
+		b.hold(i)
 		b.level[i] = levels[i]
 		if i < len(sums) {
 			b.sum[i] = sums[i]
@@ -369,6 +398,5 @@ func (c *Core) sortedReads(b *blob) []*originRead {
 			rs = append(rs, r)
 		}
 	}
-	slices.SortFunc(rs, func(x, y *originRead) int { return int(x.id) - int(y.id) })
 	return rs
 }

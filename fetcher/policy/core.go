@@ -27,10 +27,13 @@ type Core struct {
 	order []*blob // the same, oldest first
 	held  map[digest.Digest]holding
 
-	readers   map[ID]*reader
-	transfers map[ID]*transfer
-	reads     map[ID]*originRead
-	lastID    ID
+	readers map[ID]*reader
+	// transfers and reads are few, and in the order of their IDs. unanswered counts
+	// the transfers that the peer has not said yet that it will serve.
+	transfers  []*transfer
+	reads      []*originRead
+	unanswered int
+	lastID     ID
 	// inFlight is the number of bytes of chunks that transfers and origin reads
 	// may hold in memory.
 	inFlight int64
@@ -38,7 +41,7 @@ type Core struct {
 	freed bool
 
 	// uploads, which the core admits, and whom it served lately
-	uploads    map[ID]*upload
+	uploads    []upload
 	handed     [maxHanded]handed
 	nextHanded int
 
@@ -70,15 +73,12 @@ type holding struct {
 // New returns the core of a node that knows no peer and no blob.
 func New(cfg Config) *Core {
 	return &Core{
-		cfg:       cfg,
-		rng:       rand.New(rand.NewPCG(cfg.Seed, binary.BigEndian.Uint64(cfg.Self[:8]))),
-		peers:     map[chunkindex.NodeID]*peer{},
-		blobs:     map[digest.Digest]*blob{},
-		held:      map[digest.Digest]holding{},
-		readers:   map[ID]*reader{},
-		transfers: map[ID]*transfer{},
-		uploads:   map[ID]*upload{},
-		reads:     map[ID]*originRead{},
+		cfg:     cfg,
+		rng:     rand.New(rand.NewPCG(cfg.Seed, binary.BigEndian.Uint64(cfg.Self[:8]))),
+		peers:   map[chunkindex.NodeID]*peer{},
+		blobs:   map[digest.Digest]*blob{},
+		held:    map[digest.Digest]holding{},
+		readers: map[ID]*reader{},
 	}
 }
 
@@ -115,15 +115,15 @@ func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect {
 			c.opened(b, ev.Levels, ev.Sums)
 		}
 	case EvTransferProgress:
-		if t := c.transfers[ev.ID]; t != nil {
+		if t := c.transfer(ev.ID); t != nil {
 			c.transferProgress(t, ev.N)
 		}
 	case EvTransferDone, EvTransferFailed:
-		if t := c.transfers[ev.ID]; t != nil {
+		if t := c.transfer(ev.ID); t != nil {
 			c.transferEnded(t, ev)
 		}
 	case EvOriginHeaders, EvOriginProgress, EvOriginChunk, EvOriginDone, EvOriginFailed:
-		if r := c.reads[ev.ID]; r != nil {
+		if r := c.originRead(ev.ID); r != nil {
 			c.originEvent(r, ev)
 		}
 	case EvStored, EvStoreFailed:

@@ -42,13 +42,25 @@ func (b *blob) neighbour(id chunkindex.NodeID) *neighbour { return b.byID[id] }
 // setBit and clearBit note that a neighbour can, or cannot, serve chunk i.
 func (b *blob) setBit(n *neighbour, i int) {
 	if n.bits.Set(i) {
-		b.avail[i]++
+		b.count(i)
 	}
 }
 
 func (b *blob) clearBit(n *neighbour, i int) {
 	if n.bits.Clear(i) {
-		b.avail[i]--
+		b.uncount(i)
+	}
+}
+
+func (b *blob) count(i int) {
+	if b.avail[i]++; b.avail[i] == 1 {
+		b.offered.Set(i)
+	}
+}
+
+func (b *blob) uncount(i int) {
+	if b.avail[i]--; b.avail[i] == 0 {
+		b.offered.Clear(i)
 	}
 }
 
@@ -56,14 +68,14 @@ func (b *blob) clearBit(n *neighbour, i int) {
 // is about another blob, nothing.
 func (b *blob) setBits(n *neighbour, bits chunkindex.Bitfield) {
 	for i := n.bits.Next(0); i >= 0; i = n.bits.Next(i + 1) {
-		b.avail[i]--
+		b.uncount(i)
 	}
 	if bits.Len() != b.n {
 		bits = chunkindex.NewBitfield(b.n)
 	}
 	n.bits = bits
 	for i := n.bits.Next(0); i >= 0; i = n.bits.Next(i + 1) {
-		b.avail[i]++
+		b.count(i)
 	}
 }
 

@@ -24,6 +24,16 @@ type originRead struct {
 	dead  bool
 }
 
+// originRead returns the read under way with that ID, nil if there is none.
+func (c *Core) originRead(id ID) *originRead {
+	for _, r := range c.reads {
+		if r.id == id {
+			return r
+		}
+	}
+	return nil
+}
+
 // usableSource returns where the blob may be read upstream right now.
 func (c *Core) usableSource(b *blob) *source {
 	for _, s := range b.sources {
@@ -196,7 +206,7 @@ func (c *Core) startRead(b *blob, r run) bool {
 		}
 		first := i
 		for i < r.end && needs(i) {
-			b.busy[i] |= byOrigin
+			b.begin(i, byOrigin)
 			i++
 		}
 		c.emitRead(b, s, run{first, i, r.by})
@@ -211,7 +221,7 @@ func (c *Core) startRead(b *blob, r run) bool {
 
 func (c *Core) emitRead(b *blob, s *source, r run) {
 	read := &originRead{id: c.newID(), b: b, src: s, first: r.first, end: r.end, by: r.by, started: c.now, cost: b.cost()}
-	c.reads[read.id] = read
+	c.reads = append(c.reads, read)
 	c.inFlight += read.cost
 	off, n := b.chunkBytes(r.first)
 	if !b.small {
@@ -287,7 +297,7 @@ func (c *Core) readsWhole(r *originRead) {
 	r.first, r.end = 0, b.n
 	for i := range b.n {
 		if !b.have.Has(i) && b.busy[i]&byStore == 0 {
-			b.busy[i] |= byOrigin
+			b.begin(i, byOrigin)
 		}
 	}
 	c.tellState(b)
@@ -295,7 +305,7 @@ func (c *Core) readsWhole(r *originRead) {
 
 // endRead forgets a read; chunks that it did not bring are free again.
 func (c *Core) endRead(r *originRead) {
-	delete(c.reads, r.id)
+	c.reads = slices.DeleteFunc(c.reads, func(o *originRead) bool { return o == r })
 	b := r.b
 	if r.sizeOnly {
 		if b.sizing == r.id {
@@ -312,7 +322,7 @@ func (c *Core) endRead(r *originRead) {
 
 func (c *Core) freeRead(r *originRead) {
 	for i := r.first; i < r.end; i++ {
-		r.b.busy[i] &^= byOrigin
+		r.b.end(i, byOrigin)
 	}
 }
 

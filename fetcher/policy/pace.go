@@ -53,6 +53,8 @@ const pipeline = 10 * time.Millisecond
 type times struct {
 	each [15]int64 // nanoseconds a MiB
 	next int
+	// middle is the median of those that are known, 0 if it must be found anew.
+	middle int64
 }
 
 // leastTimed is the least number of bytes whose time says anything of a chunk's.
@@ -63,17 +65,20 @@ func (t *times) add(d Time, n int64) {
 		return
 	}
 	t.each[t.next] = max(int64(d)>>10*(1<<20)/n<<10, 1)
-	t.next = (t.next + 1) % len(t.each)
+	t.next, t.middle = (t.next+1)%len(t.each), 0
 }
 
 // median is how long n bytes usually take, 0 if nothing is remembered.
 func (t *times) median(n int64) time.Duration {
-	sorted := t.each
-	slices.Sort(sorted[:])
-	first := slices.IndexFunc(sorted[:], func(d int64) bool { return d > 0 })
-	if first < 0 {
-		return 0
+	if t.middle == 0 {
+		sorted := t.each
+		slices.Sort(sorted[:])
+		first := slices.IndexFunc(sorted[:], func(d int64) bool { return d > 0 })
+		if first < 0 {
+			return 0
+		}
+		known := sorted[first:]
+		t.middle = known[len(known)/2]
 	}
-	known := sorted[first:]
-	return time.Duration(known[len(known)/2] >> 10 * (n >> 10))
+	return time.Duration(t.middle >> 10 * (n >> 10))
 }

@@ -223,7 +223,7 @@ func (c *Core) readHeld(b *blob, i int) {
 	end := i
 	for stop := b.stripeEnd(i); end < stop && b.have.Has(end) && b.level[end] < chunkindex.Agreed && b.busy[end] == 0 &&
 		c.now >= b.came(end).Add(c.cfg.HoldLimit); end++ {
-		b.busy[end] |= byOrigin
+		b.begin(end, byOrigin)
 	}
 	c.count(CountStrict, 1)
 	c.emitRead(b, s, run{first: i, end: end})

@@ -24,6 +24,16 @@ type transfer struct {
 	dead           bool
 }
 
+// transfer returns the transfer under way with that ID, nil if there is none.
+func (c *Core) transfer(id ID) *transfer {
+	for _, t := range c.transfers {
+		if t.id == id {
+			return t
+		}
+	}
+	return nil
+}
+
 // usable reports whether chunks may be asked of a neighbour now. One that lied about
 // the blob is not, while the origin answers.
 func (c *Core) usable(b *blob, n *neighbour) bool {
@@ -142,7 +152,7 @@ func (c *Core) hasSlot(b *blob) bool {
 			slots, reading = slots-readCost, true
 		}
 	}
-	if !reading && c.unanswered() {
+	if !reading && c.unanswered > 0 {
 		slots++ // what is on its way to a peer, or is refused there, fills no link
 	}
 	slots = max(slots, 1)
@@ -153,16 +163,6 @@ func (c *Core) hasSlot(b *blob) bool {
 // readCost is how many transfers fewer a node begins for each origin read.
 const readCost = 3
 
-// unanswered reports whether some peer has not said yet that it will serve.
-func (c *Core) unanswered() bool {
-	for _, t := range c.transfers {
-		if !t.served && !t.dead {
-			return true
-		}
-	}
-	return false
-}
-
 func (c *Core) startTransfer(b *blob, i int, n *neighbour, urgent bool) {
 	off, length := b.chunkBytes(i)
 	cost := b.cost()
@@ -171,14 +171,15 @@ func (c *Core) startTransfer(b *blob, i int, n *neighbour, urgent bool) {
 	}
 	t := &transfer{id: c.newID(), b: b, from: n.p, chunk: i, started: c.now, last: c.now, cost: cost, urgent: urgent,
 		second: b.busy[i]&byTransfer != 0}
-	c.transfers[t.id] = t
+	c.transfers = append(c.transfers, t)
+	c.unanswered++
 	b.live = append(b.live, t)
 	n.p.transfers++
 	c.inFlight += t.cost
 	if n.p.rtt > 0 {
 		c.rtt = (3*c.rtt + n.p.rtt) / 4
 	}
-	b.busy[i] |= byTransfer
+	b.begin(i, byTransfer)
 	b.wake(c.now.Add(c.cfg.AskTimeout))
 	c.emit(Effect{Kind: EfTransfer, ID: t.id, Blob: b.id, Peer: n.id, Chunk: i,
 		Off: off, N: length, Size: b.size, Small: b.small})
@@ -187,6 +188,9 @@ func (c *Core) startTransfer(b *blob, i int, n *neighbour, urgent bool) {
 // cancelTransfer ends a transfer; its terminal event is still to come.
 func (c *Core) cancelTransfer(t *transfer) {
 	c.emit(Effect{Kind: EfCancelTransfer, ID: t.id})
+	if !t.served && !t.dead {
+		c.unanswered--
+	}
 	t.dead = true
 	t.b.lose(t)
 }
@@ -196,11 +200,14 @@ func (c *Core) cancelTransfer(t *transfer) {
 func (b *blob) lose(t *transfer) {
 	b.live = slices.DeleteFunc(b.live, func(o *transfer) bool { return o == t })
 	if !slices.ContainsFunc(b.live, func(o *transfer) bool { return o.chunk == t.chunk }) {
-		b.busy[t.chunk] &^= byTransfer
+		b.end(t.chunk, byTransfer)
 	}
 }
 
 func (c *Core) transferProgress(t *transfer, n int64) {
+	if !t.served && !t.dead {
+		c.unanswered--
+	}
 	t.last, t.served = c.now, true
 	t.got += n
 	t.from.heard, t.from.pinged, t.from.silent = c.now, 0, false
@@ -225,7 +232,10 @@ const corruptFault = 4
 
 func (c *Core) transferEnded(t *transfer, ev Event) {
 	b := t.b
-	delete(c.transfers, t.id)
+	c.transfers = slices.DeleteFunc(c.transfers, func(o *transfer) bool { return o == t })
+	if !t.served && !t.dead {
+		c.unanswered--
+	}
 	t.from.transfers--
 	c.inFlight -= t.cost
 	c.freed = true

@@ -11,6 +11,7 @@ import (
 
 // upload is one chunk on its way to a peer.
 type upload struct {
+	id      ID
 	peer    *peer
 	blob    digest.Digest
 	small   bool
@@ -22,7 +23,7 @@ type upload struct {
 type handed struct {
 	blob  digest.Digest
 	chunk int
-	to    chunkindex.NodeID
+	to    *peer
 }
 
 const (
@@ -44,14 +45,14 @@ const (
 func (c *Core) upload(ev Event) {
 	p := c.peer(ev.Peer)
 	small := c.smallAtRest(ev.Blob)
-	u := &upload{p, ev.Blob, small, !small && ev.Chunk < headChunks, c.now}
-	if !c.admits(u) {
+	u := upload{ev.ID, p, ev.Blob, small, !small && ev.Chunk < headChunks, c.now}
+	if !c.admits(&u) {
 		c.count(CountRefused, 1)
 		c.emit(Effect{Kind: EfBusy, ID: ev.ID, Peer: ev.Peer, Blob: ev.Blob, Peers: c.alternatives(ev)})
 		return
 	}
-	c.uploads[ev.ID] = u
-	c.handed[c.nextHanded] = handed{ev.Blob, ev.Chunk, ev.Peer}
+	c.uploads = append(c.uploads, u)
+	c.handed[c.nextHanded] = handed{ev.Blob, ev.Chunk, p}
 	c.nextHanded = (c.nextHanded + 1) % maxHanded
 	c.emit(Effect{Kind: EfServe, ID: ev.ID, Peer: ev.Peer, Blob: ev.Blob})
 }
@@ -66,29 +67,34 @@ func (c *Core) admits(u *upload) bool {
 	}
 	length := c.chunkLength(u.blob)
 	usual := Time(max(slowUpload*c.sendTimes.median(length), time.Duration(length>>10*int64(time.Second)>>10)))
-	open, own, heads, others := 0, 0, 0, map[*peer]bool{}
-	for _, o := range c.uploads {
+	slots := c.uploadSlots(length)
+	if u.small {
+		slots = c.cfg.SmallUploads
+	}
+	open, own, heads, others := 0, 0, 0, 0
+	for i := range c.uploads {
+		o := &c.uploads[i]
 		if o.small != u.small || c.now > o.started+usual {
 			continue
 		}
-		open++
+		if open++; open == slots {
+			return false
+		}
 		if o.head {
 			heads++
 		}
 		if o.peer == u.peer {
 			own++
-		} else {
-			others[o.peer] = true
+		} else if !slices.ContainsFunc(c.uploads[:i], func(p upload) bool {
+			return p.peer == o.peer && p.small == u.small && c.now <= p.started+usual
+		}) {
+			others++
 		}
-	}
-	slots := c.uploadSlots(length)
-	if u.small {
-		slots = c.cfg.SmallUploads
 	}
 	if u.head && heads >= headUploads {
 		return false
 	}
-	return open < slots && own < (slots+len(others))/(len(others)+1)
+	return own < (slots+others)/(others+1)
 }
 
 const (
@@ -133,22 +139,23 @@ func (c *Core) smallAtRest(d digest.Digest) bool {
 // the one that most likely has not been asked for it yet.
 func (c *Core) alternatives(ev Event) []chunkindex.NodeID {
 	var ids []chunkindex.NodeID
-	for k := range maxHanded {
+	for k := maxHanded - 1; k >= 0 && len(ids) < maxAlternatives; k-- {
 		h := &c.handed[(c.nextHanded+k)%maxHanded]
-		if h.chunk == ev.Chunk && h.to != ev.Peer && h.blob == ev.Blob && !slices.Contains(ids, h.to) && c.alive(h.to) {
-			ids = append(ids, h.to)
+		if h.chunk == ev.Chunk && h.to != nil && h.to.id != ev.Peer && h.blob == ev.Blob && c.aliveP(h.to) && !slices.Contains(ids, h.to.id) {
+			ids = append(ids, h.to.id)
 		}
 	}
-	return ids[max(0, len(ids)-maxAlternatives):]
+	slices.Reverse(ids)
+	return ids
 }
 
 // uploaded ends an upload of which n bytes were sent.
 func (c *Core) uploaded(id ID, n int64) {
-	u := c.uploads[id]
-	if u == nil {
+	i := slices.IndexFunc(c.uploads, func(u upload) bool { return u.id == id })
+	if i < 0 {
 		return
 	}
-	delete(c.uploads, id)
 	c.sent.add(c.now, n)
-	c.sendTimes.add(c.now-u.started, n)
+	c.sendTimes.add(c.now-c.uploads[i].started, n)
+	c.uploads = slices.Delete(c.uploads, i, i+1)
 }

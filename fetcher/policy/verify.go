@@ -44,7 +44,7 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 		return
 	}
 	if b.small {
-		b.busy[i] |= byStore
+		b.begin(i, byStore)
 		b.from[i] = t.from.id
 		c.emit(Effect{Kind: EfStore, ID: t.id, Blob: b.id, Chunk: i, Small: true, Level: chunkindex.Proven, Size: b.size})
 		return
@@ -136,7 +136,7 @@ func (c *Core) met(id chunkindex.NodeID) bool {
 }
 
 func (c *Core) store(b *blob, id ID, i int, sum chunkindex.Sum, from chunkindex.NodeID, level chunkindex.Level, claim *chunkindex.Claim) {
-	b.busy[i] |= byStore
+	b.begin(i, byStore)
 	b.sum[i], b.from[i], b.level[i] = sum, from, level
 	c.emit(Effect{Kind: EfStore, ID: id, Blob: b.id, Chunk: i, Level: level, Claim: claim, Size: b.size})
 }
@@ -144,10 +144,10 @@ func (c *Core) store(b *blob, id ID, i int, sum chunkindex.Sum, from chunkindex.
 // arrivedFromOrigin takes in a chunk that this node read from the origin, and
 // compares it with what peers sent before.
 func (c *Core) arrivedFromOrigin(b *blob, id ID, i int, sum chunkindex.Sum) {
-	b.busy[i] &^= byOrigin
+	b.end(i, byOrigin)
 	switch {
 	case b.small && !b.have.Has(i) && b.busy[i]&byStore == 0:
-		b.busy[i] |= byStore
+		b.begin(i, byStore)
 		c.emit(Effect{Kind: EfStore, ID: id, Blob: b.id, Chunk: i, Small: true, Level: chunkindex.Proven, Size: b.size})
 	case b.busy[i]&byStore != 0:
 		c.emit(Effect{Kind: EfDiscard, ID: id, Blob: b.id, Chunk: i})
@@ -188,12 +188,12 @@ func (c *Core) stored(b *blob, i int, ok bool) {
 	if b.closed || i < 0 || i >= b.n || b.busy[i]&byStore == 0 {
 		return
 	}
-	b.busy[i] &^= byStore
+	b.end(i, byStore)
 	if !ok {
 		c.bypass(b)
 		return
 	}
-	b.have.Set(i)
+	b.hold(i)
 	if b.cameAt != nil {
 		b.cameAt[i] = c.now
 	}
@@ -243,7 +243,7 @@ func (c *Core) raise(b *blob, i int, level chunkindex.Level) {
 }
 
 func (c *Core) drop(b *blob, i int) {
-	b.have.Clear(i)
+	b.unhold(i)
 	b.share.Clear(i)
 	b.level[i] = chunkindex.Absent
 	c.emit(Effect{Kind: EfDrop, Blob: b.id, Chunk: i})
@@ -283,7 +283,7 @@ func (c *Core) provenWhole(b *blob) {
 		i = b.share.NextClear(end)
 	}
 	for i := range b.n {
-		b.have.Set(i)
+		b.hold(i)
 		b.share.Set(i)
 		b.level[i] = chunkindex.Proven
 	}
