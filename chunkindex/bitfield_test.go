@@ -217,3 +217,57 @@ func FuzzDecodeBitfield(f *testing.F) {
 		}
 	})
 }
+
+// TestBitfieldSets compares what is done with two sets at once with the same for each
+// number.
+func TestBitfieldSets(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(0, 300).Draw(t, "n")
+		draw := func(name string) chunkindex.Bitfield {
+			b := chunkindex.NewBitfield(n)
+			for _, i := range rapid.SliceOf(rapid.IntRange(0, 299)).Draw(t, name) {
+				b.Set(i)
+			}
+			return b
+		}
+		a, b := draw("a"), draw("b")
+		both := a.Clone()
+		both.Intersect(b)
+		common, covers := false, true
+		for i := range n {
+			if both.Has(i) != (a.Has(i) && b.Has(i)) {
+				t.Fatalf("%d: in both is %t", i, both.Has(i))
+			}
+			common = common || a.Has(i) && b.Has(i)
+			covers = covers && (a.Has(i) || !b.Has(i))
+		}
+		if a.Intersects(b) != common || both.Count() > 0 != common {
+			t.Fatalf("Intersects is %t, %d in both", a.Intersects(b), both.Count())
+		}
+		if a.Covers(b) != covers || (chunkindex.Bitfield{}).Covers(b) != (b.Count() == 0) {
+			t.Fatalf("Covers is %t", a.Covers(b))
+		}
+		first, end := rapid.IntRange(-2, n+70).Draw(t, "first"), rapid.IntRange(-2, n+70).Draw(t, "end")
+		in := 0
+		for i := first; i < end; i++ {
+			if a.Has(i) {
+				in++
+			}
+		}
+		if got := a.CountIn(first, end); got != in {
+			t.Fatalf("CountIn(%d, %d) is %d, want %d", first, end, got, in)
+		}
+		most := rapid.IntRange(-1, n+1).Draw(t, "most")
+		lowest := a.Clone()
+		lowest.Truncate(most)
+		kept := 0
+		for i := a.Next(0); i >= 0; i = a.Next(i + 1) {
+			if kept++; lowest.Has(i) != (kept <= most) {
+				t.Fatalf("%d of %d, truncated to %d, is there: %t", kept, a.Count(), most, lowest.Has(i))
+			}
+		}
+		if lowest.Count() != min(max(most, 0), a.Count()) {
+			t.Fatalf("%d of %d are left of %d", lowest.Count(), most, a.Count())
+		}
+	})
+}

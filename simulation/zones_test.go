@@ -43,7 +43,7 @@ func crossZone(t *testing.T, cfg Config, labelled bool) (int, *Result) {
 // With zones known, less crosses between them, and the crowd is as fast. Not all
 // stays within: who is busy near by is not waited for.
 func TestZones(t *testing.T) {
-	for _, tc := range []struct{ nodes, most int }{{30, 92}, {90, 82}} {
+	for _, tc := range []struct{ nodes, most int }{{30, 100}, {90, 82}} {
 		nodes := tc.nodes
 		cfg := Config{Nodes: nodes, Size: 64 * mib, Degree: 80}
 		blind, before := crossZone(t, cfg, false)

@@ -63,7 +63,7 @@ func (c *Core) roomFor(chunks int) bool {
 }
 
 // heardAsk takes in a node's wish to read from the origin.
-func (c *Core) heardAsk(from chunkindex.NodeID, m Message) {
+func (c *Core) heardAsk(from chunkindex.NodeID, m *Message) {
 	if h, ok := c.held[m.Blob]; ok && h.complete {
 		c.send(from, Message{Kind: MsgState, Blob: m.Blob, Size: h.size, Small: h.small, Label: c.cfg.Label,
 			Bits: chunkindex.FullBitfield(chunksOf(h.size, h.small))})

@@ -29,7 +29,7 @@ func (c *Core) coolDown(b *blob, from chunkindex.NodeID, status int, wait time.D
 }
 
 // heardCooldown believes the coordinator that the origin wants to be left alone.
-func (c *Core) heardCooldown(b *blob, from chunkindex.NodeID, m Message) {
+func (c *Core) heardCooldown(b *blob, from chunkindex.NodeID, m *Message) {
 	if b.ask.to != from || m.Wait <= 0 || !patient(m.Status) {
 		c.count(CountIgnored, 1)
 		return

@@ -39,6 +39,8 @@ type Core struct {
 	inFlight int64
 	// freed: something that blobs share became free in this step.
 	freed bool
+	// advanced: something may be due at another time than before this step.
+	advanced bool
 
 	// uploads, which the core admits, and whom it served lately
 	uploads    []upload
@@ -55,8 +57,9 @@ type Core struct {
 	all, seconds int64
 	connecting   int // attempts under way
 
-	// scratch: of pickRare; of missing; of what exists and what of it an asker lacks
-	window                 []int
+	// scratch: of findFree; of missing; of what exists and what of it an asker lacks
+	free                   []*neighbour
+	window, ahead, within  chunkindex.Bitfield
 	served, need           chunkindex.Bitfield
 	existing, unmet, asked chunkindex.Bitfield
 
@@ -88,7 +91,7 @@ func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect {
 	c.now, c.out = max(now, c.now), dst
 	switch ev.Kind {
 	case EvTimer:
-		c.timer = 0
+		c.timer, c.advanced = 0, true
 		for _, b := range slices.Clone(c.order) {
 			if b.due != 0 && b.due <= c.now {
 				c.advance(b)
@@ -105,7 +108,7 @@ func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect {
 	case EvUploaded:
 		c.uploaded(ev.ID, ev.N)
 	case EvMessage:
-		c.message(ev.Peer, ev.Msg)
+		c.message(ev.Peer, &ev.Msg)
 	case EvLooked:
 		if b := c.blobs[ev.Blob]; b != nil {
 			c.looked(b, ev.Closest, ev.Providers)
@@ -216,6 +219,10 @@ func (c *Core) underWay(b *blob) int {
 
 // setTimer asks for the earliest time at which some blob is due.
 func (c *Core) setTimer() {
+	if !c.advanced {
+		return
+	}
+	c.advanced = false
 	var due Time
 	for _, b := range c.order {
 		if b.due != 0 && (due == 0 || b.due < due) {
@@ -235,7 +242,7 @@ func (c *Core) advance(b *blob) {
 	if b.closed {
 		return
 	}
-	b.due = 0
+	b.due, c.advanced = 0, true
 	c.findSize(b)
 	c.join(b)
 	c.gossip(b)

@@ -233,7 +233,7 @@ func (c *Core) mayRead(b *blob, a *asker) bool {
 }
 
 // heardGiveBack takes back a grant.
-func (c *Core) heardGiveBack(b *blob, from chunkindex.NodeID, m Message) {
+func (c *Core) heardGiveBack(b *blob, from chunkindex.NodeID, m *Message) {
 	if b.coord != nil && m.N > 0 {
 		c.takeBack(b, run{m.Chunk, min(m.Chunk+m.N, b.n), from}, m.Status, m.Wait, m.Origin)
 	}

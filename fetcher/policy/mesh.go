@@ -198,7 +198,8 @@ func (c *Core) join(b *blob) {
 			c.send(id, Message{Kind: MsgJoin, Blob: b.id, Size: b.size, Small: b.small, Label: c.cfg.Label})
 		}
 		if slices.Contains(b.closest, c.cfg.Self) {
-			c.heardPeers(b, c.sample(c.swarm(b), c.cfg.Self))
+			m := c.sample(c.swarm(b), c.cfg.Self)
+			c.heardPeers(b, &m)
 			c.enter(c.swarm(b), c.cfg.Self, c.cfg.Label)
 		}
 		if told > 0 {
@@ -276,7 +277,7 @@ func (l Label) distance(o Label) int {
 }
 
 // heardPeers takes in who else holds or wants the blob.
-func (c *Core) heardPeers(b *blob, m Message) {
+func (c *Core) heardPeers(b *blob, m *Message) {
 	// No member knows of more.
 	b.crowd = max(b.crowd, min(m.N, maxJoiners), len(m.Peers))
 	for i, id := range m.Peers {
@@ -323,7 +324,7 @@ func (c *Core) swarm(b *blob) *swarm {
 
 // heardJoin answers a joiner with some of those who joined before, at random, and
 // remembers it for those who come after.
-func (c *Core) heardJoin(from chunkindex.NodeID, m Message) {
+func (c *Core) heardJoin(from chunkindex.NodeID, m *Message) {
 	c.peer(from).label = m.Label
 	if c.blobs[m.Blob] == nil && !c.roomFor(0) {
 		c.count(CountIgnored, 1)

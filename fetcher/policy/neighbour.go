@@ -225,7 +225,7 @@ func (c *Core) sendHave(b *blob, first, end int) {
 const maxRedirects = 4
 
 // message takes in what a peer says.
-func (c *Core) message(from chunkindex.NodeID, m Message) {
+func (c *Core) message(from chunkindex.NodeID, m *Message) {
 	p := c.peer(from)
 	p.heard, p.pinged, p.silent = c.now, 0, false
 	if p.banned > c.now {
@@ -296,7 +296,7 @@ func (c *Core) message(from chunkindex.NodeID, m Message) {
 
 // heardHave takes in that a neighbour got chunks. Most of the messages are these,
 // and most of them change nothing that could be done now.
-func (c *Core) heardHave(b *blob, n *neighbour, from chunkindex.NodeID, m Message) {
+func (c *Core) heardHave(b *blob, n *neighbour, from chunkindex.NodeID, m *Message) {
 	if n != nil && !b.layoutSet() {
 		n.stale = true
 		return
@@ -328,7 +328,8 @@ func (c *Core) heardHave(b *blob, n *neighbour, from chunkindex.NodeID, m Messag
 		n.inFlight.Clear(i)
 		useful = useful || b.idle(i)
 	}
-	if b.coord != nil || useful && b.wanting() && c.hasSlot(b) || c.cfg.Verify == VerifyStrict {
+	c.advanced = true // if not now, then when n is free again
+	if b.coord != nil || c.cfg.Verify == VerifyStrict || useful && b.wanting() && c.isFree(b, n) && c.usable(b, n) && c.hasSlot(b) {
 		c.advance(b)
 	}
 }
@@ -338,7 +339,7 @@ const maxNeighbours = 512
 
 // heardState takes in what a peer holds, and answers with what this node holds
 // if it was asked to.
-func (c *Core) heardState(from chunkindex.NodeID, m Message) {
+func (c *Core) heardState(from chunkindex.NodeID, m *Message) {
 	c.peer(from).label = m.Label
 	b := c.blobs[m.Blob]
 	if b == nil {

@@ -354,7 +354,7 @@ func (c *Core) originFailed(r *originRead, status int, wait time.Duration) {
 
 // heardGrant takes in a coordinator's permission to read a run. What this node does
 // not want itself was asked for on behalf of others.
-func (c *Core) heardGrant(b *blob, from chunkindex.NodeID, m Message) {
+func (c *Core) heardGrant(b *blob, from chunkindex.NodeID, m *Message) {
 	if !b.layoutSet() || m.N <= 0 || m.Chunk+m.N > b.n || b.ask.to != from || len(b.grants) >= 64 {
 		c.count(CountIgnored, 1)
 		if b.layoutSet() && m.N > 0 && m.Chunk+m.N <= b.n {

@@ -11,6 +11,60 @@ import (
 // idle reports whether chunk i is missing and nothing is under way for it.
 func (b *blob) idle(i int) bool { return !b.have.Has(i) && b.busy[i] == 0 }
 
+// findFree makes c.free the neighbours that may be asked now for some chunk that is
+// missing, and c.within what they have of those that one may choose from: the lowest
+// [Config.Window] missing ones that somebody has, and as many ahead of each reader. It
+// reports whether there are any. Almost always there are none: everybody is busy.
+func (c *Core) findFree(b *blob) bool {
+	c.findWindow(b)
+	c.free = c.free[:0]
+	if c.window.Count() == 0 {
+		return false
+	}
+	c.within.Reset(b.n)
+	for _, n := range b.neighbours {
+		if c.window.Intersects(n.bits) && c.isFree(b, n) && c.usable(b, n) {
+			c.free = append(c.free, n)
+			c.within.Union(n.bits)
+		}
+	}
+	c.within.Intersect(c.window)
+	return len(c.free) > 0
+}
+
+func (c *Core) findWindow(b *blob) {
+	w := &c.window
+	w.Reset(b.n)
+	w.Union(b.offered)
+	w.Subtract(b.taken)
+	if !b.whole && !b.small {
+		for i := w.Next(0); i >= 0; i = w.Next(i + 1) {
+			if !b.wanted(i, c.cfg.ReadAhead) {
+				w.Clear(i)
+			}
+		}
+	}
+	if w.Count() <= c.cfg.Window {
+		return
+	}
+	all := &c.ahead
+	all.Reset(b.n)
+	all.Union(*w)
+	w.Truncate(c.cfg.Window)
+	for _, r := range b.readers {
+		if r.pos >= b.size {
+			continue
+		}
+		first := b.layout.At(r.pos)
+		for i := all.Next(first); i >= 0 && b.missingIn(first, i) < c.cfg.Window; i = all.Next(i + 1) {
+			w.Set(i)
+		}
+	}
+}
+
+// missingIn is how many of the chunks [first, end) are not stored.
+func (b *blob) missingIn(first, end int) int { return end - first - b.have.CountIn(first, end) }
+
 // pickUrgent chooses the lowest missing chunk ahead of a reader, the readers
 // taking turns.
 func (c *Core) pickUrgent(b *blob) (int, *neighbour) {
@@ -24,16 +78,8 @@ func (c *Core) pickUrgent(b *blob) (int, *neighbour) {
 		if !b.small {
 			first = b.layout.At(r.pos)
 		}
-		looked := 0
-		for i := b.have.NextClear(first); i >= 0 && looked < c.cfg.Window; i = b.have.NextClear(i + 1) {
-			looked++
-			if b.avail[i] == 0 || b.busy[i] != 0 {
-				continue
-			}
-			if !b.wanted(i, c.cfg.ReadAhead) {
-				break
-			}
-			if n := c.pickHolder(b, i, nil); n != nil {
+		for i := c.within.Next(first); i >= 0 && b.missingIn(first, i) < c.cfg.Window; i = c.within.Next(i + 1) {
+			if n := c.pickHolder(b, i, c.free, nil); n != nil {
 				return i, n
 			}
 		}
@@ -45,43 +91,36 @@ func (c *Core) pickUrgent(b *blob) (int, *neighbour) {
 // neighbours hold, at random among equals: where everybody breaks ties alike,
 // everybody fetches the same chunk and has nothing to trade.
 func (c *Core) pickRare(b *blob) (int, *neighbour) {
-	window := c.window[:0]
-	for i := b.have.NextClear(0); i >= 0 && len(window) < c.cfg.Window; i = b.have.NextClear(i + 1) {
-		if b.busy[i] == 0 && b.avail[i] > 0 && b.wanted(i, c.cfg.ReadAhead) {
-			window = append(window, i)
-		}
-	}
-	c.window = window
-	for len(window) > 0 {
-		best, ties := 0, 0
-		for k, i := range window {
-			switch fewest := b.avail[window[best]]; {
-			case ties == 0 || b.avail[i] < fewest:
-				best, ties = k, 1
-			case b.avail[i] == fewest:
+	for {
+		best, ties := -1, 0
+		for i := c.within.Next(0); i >= 0; i = c.within.Next(i + 1) {
+			switch {
+			case best < 0 || b.avail[i] < b.avail[best]:
+				best, ties = i, 1
+			case b.avail[i] == b.avail[best]:
 				if ties++; c.rng.IntN(ties) == 0 {
-					best = k
+					best = i
 				}
 			}
 		}
-		i := window[best]
-		if n := c.pickHolder(b, i, nil); n != nil {
-			return i, n
+		if best < 0 {
+			return -1, nil
 		}
-		window[best] = window[len(window)-1]
-		window = window[:len(window)-1]
+		if n := c.pickHolder(b, best, c.free, nil); n != nil {
+			return best, n
+		}
+		c.within.Clear(best)
 	}
-	return -1, nil
 }
 
-// pickHolder chooses the neighbour that chunk i is asked of: a near one before a
-// far one, then the least busy, as far as this node has made it so. not is left
-// out.
-func (c *Core) pickHolder(b *blob, i int, not *peer) *neighbour {
+// pickHolder chooses which of some neighbours, all of whom may be asked, chunk i is
+// asked of: a near one before a far one, then the least busy, as far as this node has
+// made it so. not is left out.
+func (c *Core) pickHolder(b *blob, i int, among []*neighbour, not *peer) *neighbour {
 	var best *neighbour
 	ties, bestFar := 0, 0
-	for _, n := range b.neighbours {
-		if !n.bits.Has(i) || n.p == not || !b.offers(n, i) || !c.usable(b, n) || !c.free(b, n) {
+	for _, n := range among {
+		if !n.bits.Has(i) || n.p == not || !b.offers(n, i) {
 			continue
 		}
 		far := c.cfg.Label.distance(n.p.label)
@@ -97,8 +136,8 @@ func (c *Core) pickHolder(b *blob, i int, not *peer) *neighbour {
 	return best
 }
 
-// free reports whether a peer may be asked for one more chunk now.
-func (c *Core) free(b *blob, n *neighbour) bool {
+// isFree reports whether a peer may be asked for one more chunk now.
+func (c *Core) isFree(b *blob, n *neighbour) bool {
 	return n.p.transfers < c.cfg.TransfersPerPeer && c.reached(b, n.p.busy)
 }
 
@@ -130,7 +169,13 @@ func (c *Core) pickSecond(b *blob) (int, *neighbour) {
 		if c.seconds+length > c.all/100+secondsFree {
 			return -1, nil
 		}
-		if n := c.pickHolder(b, t.chunk, t.from); n != nil {
+		c.free = c.free[:0]
+		for _, n := range b.neighbours {
+			if n.bits.Has(t.chunk) && c.usable(b, n) && c.isFree(b, n) {
+				c.free = append(c.free, n)
+			}
+		}
+		if n := c.pickHolder(b, t.chunk, c.free, t.from); n != nil {
 			c.seconds += length
 			c.count(CountSecond, 1)
 			return t.chunk, n

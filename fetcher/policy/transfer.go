@@ -102,13 +102,14 @@ func (c *Core) fetchPeers(b *blob) {
 				rare++
 			}
 		}
-		i, n, wasUrgent := -1, (*neighbour)(nil), urgent <= rare
-		if wasUrgent {
-			i, n = c.pickUrgent(b)
-		}
-		if n == nil {
-			wasUrgent = false
-			i, n = c.pickRare(b)
+		i, n, wasUrgent := -1, (*neighbour)(nil), false
+		if c.findFree(b) {
+			if urgent <= rare {
+				i, n = c.pickUrgent(b)
+			}
+			if wasUrgent = n != nil; !wasUrgent {
+				i, n = c.pickRare(b)
+			}
 		}
 		if n == nil {
 			i, n = c.pickSecond(b)
@@ -123,7 +124,8 @@ func (c *Core) fetchPeers(b *blob) {
 // watchTransfers passes over peers that send nothing: whoever is pinged in vain at
 // once, whoever is alive but sends no byte a little later.
 func (c *Core) watchTransfers(b *blob) {
-	for _, t := range slices.Clone(b.live) {
+	for k := len(b.live) - 1; k >= 0; k-- { // from the end, as those that stall are taken out
+		t := b.live[k]
 		silent := max(c.cfg.AskTimeout, time.Duration(4*t.from.rtt))
 		if !c.reached(b, t.last.Add(silent)) {
 			continue

@@ -77,7 +77,7 @@ func (c *Core) admits(u *upload) bool {
 		if o.small != u.small || c.now > o.started+usual {
 			continue
 		}
-		if open++; open == slots {
+		if open++; open >= slots {
 			return false
 		}
 		if o.head {
@@ -94,7 +94,7 @@ func (c *Core) admits(u *upload) bool {
 	if u.head && heads >= headUploads {
 		return false
 	}
-	return own < (slots+others)/(others+1)
+	return open < slots && own < (slots+others)/(others+1)
 }
 
 const (

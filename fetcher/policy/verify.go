@@ -369,7 +369,7 @@ func (c *Core) vouch(b *blob) {
 	}
 }
 
-func (c *Core) heardAskSums(from chunkindex.NodeID, m Message) {
+func (c *Core) heardAskSums(from chunkindex.NodeID, m *Message) {
 	answer := Message{Kind: MsgSums, Blob: m.Blob, Size: m.Size, Chunk: m.Chunk, Reply: m.Reply}
 	b := c.blobs[m.Blob]
 	switch {
@@ -394,7 +394,7 @@ func (c *Core) heardAskSums(from chunkindex.NodeID, m Message) {
 	c.send(from, answer)
 }
 
-func (c *Core) heardSums(b *blob, n *neighbour, m Message) {
+func (c *Core) heardSums(b *blob, n *neighbour, m *Message) {
 	if n == nil || b.isLiar(n.id) || !b.layoutSet() || m.Size != b.size || !n.sumsOut && n.differs.Len() == 0 || m.Chunk+len(m.Sums) > b.n {
 		c.count(CountIgnored, 1)
 		return
