@@ -58,7 +58,7 @@ type Zone struct {
 }
 
 // Latency is one way, between two nodes of a rack, of a zone, of two zones, and
-// from any node to the origin. Queue is how much a link that is full adds to it.
+// from any node to the origin. Queue is how much each link on the way that is full adds to it.
 type Latency struct {
 	Rack, Zone, Far, Origin time.Duration
 	Queue                   time.Duration
@@ -91,6 +91,10 @@ type Costs struct {
 	// Request is what a node and its peer take for a range request beyond the
 	// latency.
 	Request time.Duration
+	// Buffer is how many bytes of a chunk wait in the buffers of the connection that
+	// it is sent over. What else is sent to the same node meanwhile, messages and
+	// requests, waits behind them, since two nodes have one connection. 0: nothing waits.
+	Buffer int64
 }
 
 // Origin is the upstream registry.
