@@ -83,6 +83,8 @@ type Fault struct {
 	Rate                   int64
 	Status                 int
 	OneWay                 bool
+	// Line is where it stands in its file, from 1, for messages about it; 0 if it is in none.
+	Line int
 }
 
 // Heals is when the fault is over, and whether it ever is: a crash is over when the
