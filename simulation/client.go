@@ -1,27 +1,193 @@
 package simulation
 
 import (
+	"slices"
+	"time"
+
 	"github.com/peercache/peercache/chunkindex"
 	"github.com/peercache/peercache/fetcher/policy"
 )
 
-// The clients, each of which wants all blobs of its node.
+// The clients, each of which pulls an image through its node.
 
-// client is one request for a blob.
-type client struct {
-	blob         int32
-	upto, said   int64
-	chunk        int // the next to check
-	try          int
-	wrong, ended bool
+const retryWait = time.Second
+
+// pull is a client at work. What it has come to is in Result.Pulls.
+type pull struct {
+	node  int32
+	begun bool
+	over  bool
+	asked int     // how many of the image's blobs it has seen to, the manifest first
+	open  []int32 // blobs that it waits for
 }
 
-// read has the node's client ask for a blob.
+// client is one request for a blob. Several pulls of a node may wait for it.
+type client struct {
+	blob          int32
+	upto, said    int64
+	chunk         int // the next to check
+	try           int
+	wrong, rotten bool
+	ended         bool
+}
+
+// pull has a client begin, now or, if its node is away, when it comes back.
+func (c *cluster) pull(i int32) {
+	n := c.nodes[c.pulls[i].node]
+	if n.gone {
+		c.excuse(i)
+		return
+	}
+	n.pulls = append(n.pulls, i)
+	if !n.down && !n.leaving {
+		c.advance(n, i)
+	}
+}
+
+// resume has all clients of a node that came back ask anew.
+func (c *cluster) resume(n *node) {
+	for _, i := range slices.Clone(n.pulls) {
+		c.advance(n, i)
+	}
+}
+
+// wanted is the k-th blob that a client asks for: the manifest, if there is one, and
+// then the layers.
+func (c *cluster) wanted(i int32, k int) (blob int32, ok bool) {
+	m := &c.run.Images[c.run.Pulls[i].Image]
+	switch {
+	case k == 0:
+		return int32(m.Manifest), true
+	case k <= len(m.Layers):
+		return int32(m.Layers[k-1]), true
+	}
+	return 0, false
+}
+
+// advance has a client ask for what it may ask for now.
+func (c *cluster) advance(n *node, i int32) {
+	p, s := &c.pulls[i], &c.run.Pulls[i]
+	if !p.begun {
+		p.begun, c.res.Pulls[i].Begun = true, time.Duration(c.now-startTime)
+	}
+	for !p.over {
+		k, ok := c.wanted(i, p.asked)
+		if !ok {
+			break
+		}
+		if len(p.open) > 0 && (p.asked == 1 || s.Parallel > 0 && len(p.open) >= s.Parallel) {
+			return
+		}
+		p.asked++
+		if k < 0 || n.pulled[k] || slices.Contains(p.open, k) {
+			continue
+		}
+		p.open = append(p.open, k)
+		if cl := n.reading(k); cl == nil {
+			c.read(n, k, 0)
+		} else if cl.upto > 0 {
+			c.firstByte(n, k)
+		}
+	}
+	if len(p.open) == 0 && !p.over {
+		c.res.Pulls[i].Done = time.Duration(c.now - startTime)
+		c.done++
+		c.end(n, i)
+	}
+}
+
+// end is the end of a client, whatever it was.
+func (c *cluster) end(n *node, i int32) {
+	c.pulls[i].over, c.pulls[i].open = true, nil
+	if k := slices.Index(n.pulls, i); k >= 0 {
+		n.pulls = slices.Delete(n.pulls, k, k+1)
+	}
+	c.waiting--
+}
+
+func (c *cluster) excuse(i int32) {
+	c.res.Pulls[i].Excused = true
+	c.end(c.nodes[c.pulls[i].node], i)
+}
+
+// reading is the request for a blob that a node's clients have open, nil if none.
+func (n *node) reading(k int32) *client {
+	for i := len(n.clients) - 1; i >= 0; i-- {
+		if cl := &n.clients[i]; cl.blob == k && !cl.ended {
+			return cl
+		}
+	}
+	return nil
+}
+
+// read has the node's client ask for a blob. What is complete in the store comes
+// from there, and the core is not asked.
 func (c *cluster) read(n *node, k int32, try int) {
-	b := c.blobs[k]
+	b, h := c.blobs[k], n.held[k]
 	n.clients = append(n.clients, client{blob: k, try: try})
-	c.step(n, policy.Event{Kind: policy.EvRead, Blob: b.id, Reader: policy.ID(len(n.clients)), End: -1, Size: b.size,
+	id := policy.ID(len(n.clients))
+	if h != nil && h.proven {
+		c.fromStore += b.size
+		c.q.push(c.now+int64(c.run.Costs.Open), evServed, n.index, n.life, uint64(id))
+		return
+	}
+	if h != nil {
+		for i := range b.n {
+			if h.level[i] != chunkindex.Absent {
+				_, size := b.chunk(i)
+				c.fromStore += size
+			}
+		}
+	}
+	size := b.size
+	if b.manifest {
+		size = -1 // nobody has said
+	}
+	c.step(n, policy.Event{Kind: policy.EvRead, Blob: b.id, Reader: id, End: -1, Size: size,
 		Whole: true, Small: b.small, Source: 1, Origin: 1})
+}
+
+// served is called when a client has all of a blob out of the store.
+func (c *cluster) served(n *node, reader policy.ID) {
+	cl := &n.clients[reader-1]
+	if cl.ended {
+		return
+	}
+	b := c.blobs[cl.blob]
+	c.check(n, cl, b.size)
+	c.firstByte(n, cl.blob)
+	c.complete(n, cl)
+}
+
+// check looks at the bytes before upto that a client was not given yet.
+func (c *cluster) check(n *node, cl *client, upto int64) {
+	b, h := c.blobs[cl.blob], n.held[cl.blob]
+	for ; cl.chunk < b.n; cl.chunk++ {
+		off, length := b.chunk(cl.chunk)
+		if off+length > upto {
+			break
+		}
+		if h.level[cl.chunk] == chunkindex.Absent && !h.proven {
+			c.broken("%s releases chunk %d, which it does not have", n.id, cl.chunk)
+		}
+		switch t := h.bytes[cl.chunk]; {
+		case t.rot():
+			cl.rotten = true
+		case t != 0:
+			cl.wrong = true
+			c.res.WrongReleases++
+		}
+	}
+	cl.upto = upto
+}
+
+// firstByte notes that clients have a first byte of a layer.
+func (c *cluster) firstByte(n *node, k int32) {
+	for _, i := range n.pulls {
+		if r := &c.res.Pulls[i]; r.First == 0 && slices.Contains(c.pulls[i].open, k) && c.run.Images[r.Image].Manifest != int(k) {
+			r.First = time.Duration(c.now - startTime)
+		}
+	}
 }
 
 func (c *cluster) deliver(n *node, e *policy.Effect) {
@@ -38,23 +204,10 @@ func (c *cluster) deliver(n *node, e *policy.Effect) {
 	if upto >= b.size && !h.proven {
 		c.broken("%s releases the last byte of an unproven blob", n.id)
 	}
-	for ; cl.chunk < b.n; cl.chunk++ {
-		off, length := b.chunk(cl.chunk)
-		if off+length > upto {
-			break
-		}
-		if h.level[cl.chunk] == chunkindex.Absent && !h.proven {
-			c.broken("%s releases chunk %d, which it does not have", n.id, cl.chunk)
-		}
-		if h.bytes[cl.chunk] != 0 {
-			cl.wrong = true
-			c.res.WrongReleases++
-		}
+	if cl.upto == 0 {
+		c.firstByte(n, cl.blob)
 	}
-	if n.first == 0 {
-		n.first = c.now
-	}
-	cl.upto = upto
+	c.check(n, cl, upto)
 	c.q.push(c.now, evConsumed, n.index, n.life, uint64(e.Reader))
 }
 
@@ -71,27 +224,88 @@ func (c *cluster) consumed(n *node, reader policy.ID) {
 		return
 	}
 	cl.ended = true
+	c.step(n, policy.Event{Kind: policy.EvCancel, Reader: reader})
+	c.complete(n, &n.clients[reader-1])
+}
+
+// complete is the end of a request that has been answered.
+func (c *cluster) complete(n *node, cl *client) {
+	cl.ended = true
 	if cl.wrong {
 		c.res.WrongCompletions++
 	}
-	c.step(n, policy.Event{Kind: policy.EvCancel, Reader: reader})
-	if n.missing--; n.missing == 0 && n.failed == 0 {
-		n.done = c.now
-		c.waiting--
+	if cl.rotten {
+		c.res.RottenCompletions++
+	}
+	c.rules.completed(n, cl)
+	k := cl.blob
+	n.pulled[k] = true
+	for _, i := range c.waitingFor(n, k) {
+		p := &c.pulls[i]
+		p.open = slices.DeleteFunc(p.open, func(o int32) bool { return o == k })
+		c.advance(n, i)
 	}
 }
 
-// failed is the end of a client that was told to go elsewhere.
+// waitingFor lists the pulls of a node that wait for a blob.
+func (c *cluster) waitingFor(n *node, k int32) (some []int32) {
+	for _, i := range n.pulls {
+		if slices.Contains(c.pulls[i].open, k) {
+			some = append(some, i)
+		}
+	}
+	return some
+}
+
+// failed is the end of a request that was told to go elsewhere. Clients that have
+// tries left ask again.
 func (c *cluster) failed(n *node, e *policy.Effect) {
 	cl := &n.clients[e.Reader-1]
 	cl.ended = true
 	c.res.Failures++
-	if cl.try < c.cfg.Retries {
-		c.q.push(c.now+int64(retryWait), evClient, n.index, n.life, uint64(cl.blob)<<32|uint64(cl.try+1))
-		return
+	c.rules.refused(n, cl, e)
+	again := false
+	for _, i := range c.waitingFor(n, cl.blob) {
+		r := &c.res.Pulls[i]
+		r.Failures++
+		if cl.try < c.run.Pulls[i].Retries {
+			again = true
+			continue
+		}
+		r.Status = max(e.Status, 1)
+		for _, k := range c.pulls[i].open {
+			c.abandon(n, i, k)
+		}
+		c.end(n, i)
 	}
-	if n.failed == 0 {
-		n.failed = max(e.Status, 1)
-		c.waiting--
+	if again {
+		c.q.push(c.now+int64(retryWait), evRetry, n.index, n.life, uint64(cl.blob)<<32|uint64(cl.try+1))
+	}
+}
+
+// abandon has a client that gave up hang up on a blob that nobody else wants.
+func (c *cluster) abandon(n *node, i, k int32) {
+	for _, o := range n.pulls {
+		if o != i && slices.Contains(c.pulls[o].open, k) {
+			return
+		}
+	}
+	for r := range n.clients {
+		if cl := &n.clients[r]; cl.blob == k && !cl.ended {
+			c.q.push(c.now, evHangUp, n.index, n.life, uint64(r+1))
+		}
+	}
+}
+
+func (c *cluster) hangUp(n *node, reader policy.ID) {
+	if cl := &n.clients[reader-1]; !cl.ended {
+		cl.ended = true
+		c.step(n, policy.Event{Kind: policy.EvCancel, Reader: reader})
+	}
+}
+
+func (c *cluster) retry(n *node, k int32, try int) {
+	if len(c.waitingFor(n, k)) > 0 && n.reading(k) == nil {
+		c.read(n, k, try)
 	}
 }

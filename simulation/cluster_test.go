@@ -1,27 +1,15 @@
 package simulation
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/peercache/peercache/fetcher/policy"
+	"github.com/peercache/peercache/simulation/scenario"
 )
-
-const mib = 1 << 20
-
-func flashCrowd(t *testing.T, cfg Config) *Result {
-	t.Helper()
-	r, err := FlashCrowd(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.WrongCompletions > 0 {
-		t.Errorf("%d responses were completed with wrong bytes", r.WrongCompletions)
-	}
-	return r
-}
 
 // What one, two and three nodes need can be worked out by hand: with links of
 // 1 MiB a 10 ms, a 64 MiB blob takes 640 ms through one link, and a last chunk
@@ -36,8 +24,8 @@ func TestFewNodes(t *testing.T) {
 		{2, 650 * time.Millisecond},
 		{3, 650 * time.Millisecond},
 	} {
-		r := flashCrowd(t, Config{Nodes: tc.nodes, Size: 64 * mib, Up: rate, Sharing: MaxMin,
-			Latency: 50 * time.Microsecond, DHTDelay: time.Millisecond, HashTime: 100 * time.Microsecond, StoreTime: 100 * time.Microsecond})
+		r := crowd{nodes: tc.nodes, size: 64 * mib, up: rate, opt: Options{Sharing: MaxMin},
+			latency: 50 * time.Microsecond, dht: time.Millisecond, hash: 100 * time.Microsecond, store: 100 * time.Microsecond}.simulate(t)
 		if r.Optimum != tc.optimum {
 			t.Errorf("%d nodes: the optimum is %v, want %v", tc.nodes, r.Optimum, tc.optimum)
 		}
@@ -55,8 +43,8 @@ func TestFewNodes(t *testing.T) {
 
 // A lone node's time is known to the nanosecond where it reads in one request.
 func TestLoneNodeExactly(t *testing.T) {
-	r := flashCrowd(t, Config{Nodes: 1, Size: mib, Up: mib, Latency: time.Millisecond, OriginDelay: 7 * time.Millisecond,
-		OpenTime: 3 * time.Millisecond, StoreTime: 11 * time.Millisecond})
+	r := crowd{nodes: 1, size: mib, up: mib, latency: time.Millisecond, originDelay: 7 * time.Millisecond,
+		open: 3 * time.Millisecond, store: 11 * time.Millisecond}.simulate(t)
 	if want := (3 + 2 + 7 + 1000 + 11) * time.Millisecond; r.Makespan != want || r.FirstByte[0] != want {
 		t.Errorf("makespan %v, first byte %v, want %v", r.Makespan, r.FirstByte[0], want)
 	}
@@ -67,10 +55,10 @@ func TestNoBoundIsBeaten(t *testing.T) {
 	for _, sharing := range []Sharing{EqualShare, MaxMin} {
 		for nodes := 1; nodes <= 12; nodes += 1 + nodes/4 {
 			for _, origin := range []int64{20 * mib, 60 * mib, 300 * mib} {
-				cfg := Config{Nodes: nodes, Size: 50*mib + 12345, Layers: 1 + nodes%3, Seed: uint64(nodes), Up: 60 * mib, Down: 80 * mib, Origin: origin, Sharing: sharing}
-				r := flashCrowd(t, cfg)
+				w := crowd{nodes: nodes, size: 50*mib + 12345, layers: 1 + nodes%3, seed: uint64(nodes), up: 60 * mib, down: 80 * mib, origin: origin, opt: Options{Sharing: sharing}}
+				r := w.simulate(t)
 				name := fmt.Sprintf("%d nodes, origin %d, sharing %d", nodes, origin, sharing)
-				if least := time.Duration(cfg.Size * nanos / min(cfg.Down, origin)); len(r.Completion) == 0 || r.Completion[0] < least {
+				if least := time.Duration(w.size * nanos / min(w.down, origin)); len(r.Completion) == 0 || r.Completion[0] < least {
 					t.Errorf("%s: a client was done after %v, but its bytes take %v", name, r.Completion, least)
 				}
 				if r.Unserved > 0 {
@@ -87,8 +75,9 @@ func TestNoBoundIsBeaten(t *testing.T) {
 // What is sent is received, and each byte is either of use or counted as cut.
 func TestBytesAreConserved(t *testing.T) {
 	for seed := range uint64(8) {
-		faults := []Fault{{Who: Coordinator, At: 300 * time.Millisecond}, {Who: Fetcher, At: 600 * time.Millisecond, Restart: 200 * time.Millisecond}}
-		r := flashCrowd(t, Config{Nodes: 7, Size: 70 * mib, Layers: 2, Seed: seed, Up: 50 * mib, Sharing: Sharing(seed % 2), Faults: faults[:seed%3]})
+		faults := []scenario.Fault{{Kind: scenario.Crash, Role: scenario.Coordinator, At: 300 * time.Millisecond},
+			{Kind: scenario.Crash, Role: scenario.Fetcher, At: 600 * time.Millisecond, Restart: 200 * time.Millisecond}}
+		r := crowd{nodes: 7, size: 70 * mib, layers: 2, seed: seed, up: 50 * mib, faults: faults[:seed%3], opt: Options{Sharing: Sharing(seed % 2)}}.simulate(t)
 		sent, received := r.OriginSent, int64(0)
 		for i := range r.Sent {
 			sent += r.Sent[i]
@@ -109,14 +98,15 @@ func TestBytesAreConserved(t *testing.T) {
 	}
 }
 
-// A run is a function of its configuration.
+// A run is a function of what is run.
 func TestSameSeedSameTrace(t *testing.T) {
-	cfg := func(seed uint64) Config {
-		return Config{Nodes: 10, Size: 40 * mib, Seed: seed, Up: 50 * mib, Stagger: 100 * time.Millisecond,
-			Faults: []Fault{{Kind: Corrupt, Node: 3}, {Who: Coordinator, At: 200 * time.Millisecond, Restart: 300 * time.Millisecond}}}
+	w := func(seed uint64) crowd {
+		return crowd{nodes: 10, size: 40 * mib, seed: seed, up: 50 * mib, stagger: 100 * time.Millisecond, manifest: 1000,
+			faults: []scenario.Fault{{Kind: scenario.Corrupt, Nodes: []int{3}},
+				{Kind: scenario.Crash, Role: scenario.Coordinator, At: 200 * time.Millisecond, Restart: 300 * time.Millisecond}}}
 	}
 	for seed := range uint64(3) {
-		a, b, other := flashCrowd(t, cfg(seed)), flashCrowd(t, cfg(seed)), flashCrowd(t, cfg(seed+100))
+		a, b, other := w(seed).simulate(t), w(seed).simulate(t), w(seed+100).simulate(t)
 		if a.Trace != b.Trace || a.Makespan != b.Makespan || a.Events != b.Events {
 			t.Errorf("seed %d: traces %x and %x, makespans %v and %v", seed, a.Trace, b.Trace, a.Makespan, b.Makespan)
 		}
@@ -130,21 +120,21 @@ func TestSameSeedSameTrace(t *testing.T) {
 // right bytes.
 func TestFaultsAreSurvived(t *testing.T) {
 	at := 400 * time.Millisecond
-	for name, cfg := range map[string]Config{
-		"coordinator killed": {Faults: []Fault{{Who: Coordinator, At: at}}},
-		"fetcher killed":     {Faults: []Fault{{Who: Fetcher, At: at}}},
-		"node restarted":     {Faults: []Fault{{Node: 2, At: at, Restart: 100 * time.Millisecond}}},
-		"corrupt":            {Faults: []Fault{{Kind: Corrupt, Node: 4}}},
-		"forging":            {Faults: []Fault{{Kind: Forge, Node: 4}}, Retries: 5},
-		"stalling":           {Faults: []Fault{{Kind: Stall, Node: 4}}},
-		"throttled":          {Throttles: []Throttle{{For: 100 * time.Millisecond, Wait: 200 * time.Millisecond}}},
+	for name, f := range map[string]scenario.Fault{
+		"coordinator killed": {Kind: scenario.Crash, Role: scenario.Coordinator, At: at},
+		"fetcher killed":     {Kind: scenario.Crash, Role: scenario.Fetcher, At: at},
+		"node restarted":     {Kind: scenario.Crash, Nodes: []int{2}, At: at, Restart: 100 * time.Millisecond},
+		"corrupt":            {Kind: scenario.Corrupt, Nodes: []int{4}},
+		"forging":            {Kind: scenario.Forge, Nodes: []int{4}},
+		"stalling":           {Kind: scenario.Stall, Nodes: []int{4}},
+		"throttled":          {Kind: scenario.OriginThrottle, For: 100 * time.Millisecond, Delay: 200 * time.Millisecond},
 	} {
-		cfg.Nodes, cfg.Size, cfg.Up, cfg.Sharing = 8, 64*mib, 50*mib, MaxMin
-		r := flashCrowd(t, cfg)
+		w := crowd{nodes: 8, size: 64 * mib, up: 50 * mib, retries: 5, faults: []scenario.Fault{f}, opt: Options{Sharing: MaxMin}}
+		r := w.simulate(t)
 		if r.Unserved > 0 {
-			t.Errorf("%s: %d unserved, statuses %v", name, r.Unserved, r.Refused)
+			t.Errorf("%s: %d unserved, statuses %v", name, r.Unserved, statuses(r))
 		}
-		if want := cfg.Nodes - r.Killed; len(r.Completion) != want || r.Killed > 1 {
+		if want := w.nodes - r.Killed; len(r.Completion) != want || r.Killed > 1 {
 			t.Errorf("%s: %d complete, %d killed", name, len(r.Completion), r.Killed)
 		}
 		if name == "throttled" && r.Throttled == 0 {
@@ -157,7 +147,7 @@ func TestFaultsAreSurvived(t *testing.T) {
 func TestUploadsEnd(t *testing.T) {
 	open := map[policy.ID]int{}
 	var uploads int
-	flashCrowd(t, Config{Nodes: 5, Size: 40 * mib, Up: 50 * mib, Observe: func(_ time.Duration, node int, ev *policy.Event, effects []policy.Effect) {
+	observe := func(_ time.Duration, node int, ev *policy.Event, effects []policy.Effect) {
 		switch ev.Kind {
 		case policy.EvUpload:
 			if _, ok := open[ev.ID]; ok {
@@ -174,18 +164,31 @@ func TestUploadsEnd(t *testing.T) {
 			}
 			delete(open, ev.ID)
 		}
-	}})
-	// The run is over with the last client, before the last uploads' ends are
-	// heard of.
-	if uploads < 4*40 || len(open) > 16 {
+	}
+	crowd{nodes: 5, size: 40 * mib, up: 50 * mib, opt: Options{Observe: observe}}.simulate(t)
+	if uploads < 4*40 || len(open) > 0 {
 		t.Errorf("%d uploads, %d of them open", uploads, len(open))
 	}
 }
 
-func TestConfigsThatMakeNoSense(t *testing.T) {
-	for _, cfg := range []Config{{}, {Nodes: 1}, {Size: 1}, {Nodes: 2, Size: 1, Faults: []Fault{{Node: 2}}}, {Nodes: 1, Size: 1 << 62}} {
-		if _, err := FlashCrowd(cfg); err == nil {
-			t.Errorf("%+v: no error", cfg)
+func TestRunsThatMakeNoSense(t *testing.T) {
+	for name, spoil := range map[string]func(*scenario.Run){
+		"no nodes":     func(r *scenario.Run) { r.Nodes = nil },
+		"no limit":     func(r *scenario.Run) { r.Limits.Time = 0 },
+		"no zone":      func(r *scenario.Run) { r.Nodes[1].Zone = 1 },
+		"empty blob":   func(r *scenario.Run) { r.Blobs[0].Size = 0 },
+		"huge blob":    func(r *scenario.Run) { r.Blobs[0].Size = 1 << 62 },
+		"no blob":      func(r *scenario.Run) { r.Images[0].Layers[0] = 1 },
+		"no image":     func(r *scenario.Run) { r.Pulls[0].Image = 1 },
+		"no node":      func(r *scenario.Run) { r.Pulls[0].Node = 2 },
+		"pulls":        func(r *scenario.Run) { r.Pulls[0].At = time.Hour },
+		"faulty fault": func(r *scenario.Run) { r.Faults = []scenario.Fault{{Nodes: []int{2}}} },
+		"one name":     func(r *scenario.Run) { r.Blobs = append(r.Blobs, r.Blobs[0]) },
+	} {
+		r := crowd{nodes: 2, size: mib}.run()
+		spoil(r)
+		if _, err := Simulate(context.Background(), r, Options{}); err == nil {
+			t.Errorf("%s: no error", name)
 		}
 	}
 }

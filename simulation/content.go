@@ -8,23 +8,26 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/peercache/peercache/chunkindex"
+	"github.com/peercache/peercache/simulation/scenario"
 )
 
 // taint says what a chunk's bytes are: zero is right, k wrong in the way of node
-// k-1.
+// k-1, -k spoiled on the disk of node k-1.
 type taint int32
+
+func (t taint) rot() bool { return t < 0 }
 
 // content is one blob of the origin.
 type content struct {
-	id     digest.Digest
-	size   int64
-	small  bool
-	layout chunkindex.Layout
-	n      int
-	sums   []chunkindex.Sum // of the right chunks
-	near   []int32          // all nodes, the closest to it first; in large clusters
+	id              digest.Digest
+	size            int64
+	small, manifest bool
+	layout          chunkindex.Layout
+	n               int
+	sums            []chunkindex.Sum // of the right chunks
+	near            []int32          // all nodes, the closest to it first
 	// providers are those that announced it, groups those of a part.
-	providers []int32
+	providers []provider
 	groups    []group
 	// claims are what each node signs, made when first asked for.
 	claims [][][]chunkindex.Claim
@@ -32,15 +35,22 @@ type content struct {
 
 type group struct {
 	chunk, n  int
-	providers []int32
+	providers []provider
 }
 
-func newContent(name string, size int64, nodes int) (*content, error) {
-	l, err := chunkindex.LayoutFor(size)
+// provider is a node that announced something.
+type provider struct {
+	node  int32
+	since int64
+}
+
+func newContent(s *scenario.Blob, seed uint64, nodes int) (*content, error) {
+	l, err := chunkindex.LayoutFor(s.Size)
 	if err != nil {
 		return nil, err
 	}
-	b := &content{id: digest.FromString(name), size: size, small: size <= chunkindex.MinChunkLength, layout: l,
+	b := &content{id: digest.FromString(fmt.Sprintf("%s of run %d", s.Name, seed)), size: s.Size, manifest: s.Manifest,
+		small: s.Manifest || s.Size <= chunkindex.MinChunkLength, layout: l,
 		n: max(l.Count(), 1), claims: make([][][]chunkindex.Claim, nodes)}
 	if b.small {
 		b.n = 1
@@ -84,7 +94,7 @@ func (b *content) claim(signer *node, i int, t taint) []chunkindex.Claim {
 }
 
 // provide notes a provider of n chunks from chunk on, of the blob where n is 0.
-func (b *content) provide(node int32, chunk, n int) {
+func (b *content) provide(now int64, node int32, chunk, n int) {
 	list := &b.providers
 	if n > 0 {
 		k := slices.IndexFunc(b.groups, func(g group) bool { return g.chunk == chunk && g.n == n })
@@ -94,12 +104,12 @@ func (b *content) provide(node int32, chunk, n int) {
 		}
 		list = &b.groups[k].providers
 	}
-	if !slices.Contains(*list, node) {
-		*list = append(*list, node)
+	if !slices.ContainsFunc(*list, func(p provider) bool { return p.node == node }) {
+		*list = append(*list, provider{node, now})
 	}
 }
 
-func (b *content) providersOf(chunk, n int) []int32 {
+func (b *content) providersOf(chunk, n int) []provider {
 	if n == 0 {
 		return b.providers
 	}
@@ -112,7 +122,7 @@ func (b *content) providersOf(chunk, n int) []int32 {
 }
 
 func (b *content) withdraw(node int32) {
-	gone := func(o int32) bool { return o == node }
+	gone := func(p provider) bool { return p.node == node }
 	b.providers = slices.DeleteFunc(b.providers, gone)
 	for k := range b.groups {
 		b.groups[k].providers = slices.DeleteFunc(b.groups[k].providers, gone)

@@ -9,14 +9,30 @@ import (
 
 // What nodes store, and what they hand out of it.
 
-type hand struct {
+// handed is a chunk in memory: transfer or read id brought it, and the core has
+// not said yet what to do with it.
+type handed struct {
 	id    policy.ID
 	chunk int
+	bytes taint
+}
+
+// take takes a chunk out of memory.
+func (n *node) take(id policy.ID, chunk int) (bytes taint, ok bool) {
+	for i := range n.hand {
+		if h := &n.hand[i]; h.id == id && h.chunk == chunk {
+			bytes = h.bytes
+			n.hand[i] = n.hand[len(n.hand)-1]
+			n.hand = n.hand[:len(n.hand)-1]
+			return bytes, true
+		}
+	}
+	return 0, false
 }
 
 // serves is what a node gives out for a chunk that it holds.
 func (n *node) serves(h *holding, i int) taint {
-	if n.corrupt || n.forges {
+	if n.corrupt > 0 || n.forges > 0 {
 		return taint(n.index + 1)
 	}
 	return h.bytes[i]
@@ -26,14 +42,13 @@ func (n *node) serves(h *holding, i int) taint {
 func perMiB(price time.Duration, n int64) int64 { return int64(price) * n >> 20 }
 
 func (c *cluster) store(n *node, e *policy.Effect) {
-	k := c.byDigest[e.Blob]
+	k := c.blobOf(e.Blob)
 	b := c.blobs[k]
-	bytes, ok := n.hand[hand{e.ID, e.Chunk}]
+	bytes, ok := n.take(e.ID, e.Chunk)
 	if !ok {
 		c.broken("%s stores chunk %d of %d, which is not in hand", n.id, e.Chunk, e.ID)
 		return
 	}
-	delete(n.hand, hand{e.ID, e.Chunk})
 	h := n.held[k]
 	if h == nil {
 		h = newHolding(b.n)
@@ -41,10 +56,18 @@ func (c *cluster) store(n *node, e *policy.Effect) {
 	}
 	h.bytes[e.Chunk], h.storing[e.Chunk], h.signer[e.Chunk] = bytes, e.Level, -1
 	if e.Claim != nil {
-		h.signer[e.Chunk] = c.index[e.Claim.Signer]
+		if s := c.nodeOf(&e.Claim.Signer); s != nil {
+			h.signer[e.Chunk] = s.index
+		}
 	}
 	_, size := b.chunk(e.Chunk)
-	c.q.push(c.now+perMiB(c.cfg.StoreTime, size), evStored, n.index, n.life, uint64(k)<<32|uint64(e.Chunk))
+	done := c.now
+	if rate := c.run.Nodes[n.index].Disk; rate > 0 {
+		// The disk writes one chunk after the other.
+		n.diskFree = max(n.diskFree, c.now) + mulDiv(size, nanos, rate)
+		done = n.diskFree
+	}
+	c.q.push(done+perMiB(c.run.Costs.Store, size), evStored, n.index, n.life, uint64(k)<<32|uint64(e.Chunk))
 }
 
 func (c *cluster) stored(n *node, k, chunk int) {
@@ -56,7 +79,7 @@ func (c *cluster) stored(n *node, k, chunk int) {
 	// The hash of the whole follows the chunks.
 	for h.hashed < b.n && h.level[h.hashed] != chunkindex.Absent {
 		_, size := b.chunk(h.hashed)
-		h.hashing = max(h.hashing, c.now) + perMiB(c.cfg.HashTime, size)
+		h.hashing = max(h.hashing, c.now) + perMiB(c.run.Costs.Hash, size)
 		h.hashed++
 	}
 	c.step(n, policy.Event{Kind: policy.EvStored, Blob: b.id, Chunk: chunk})

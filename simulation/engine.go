@@ -4,28 +4,33 @@ package simulation
 type eventKind uint8
 
 const (
-	evTimer      eventKind = iota
-	evMessage              // slot of the message
-	evPost                 // slot of a policy event for the node
-	evUpload               // transfer: the request is at its peer
-	evFlowStart            // transfer: the answer is at the asker
-	evFlow                 // flow: a milestone
-	evRefused              // transfer: it failed
-	evOrigin               // origin read: the answer is at the asker
-	evStored               // blob and chunk
-	evProve                // blob
-	evConsumed             // reader
-	evClient               // how often the client has tried
-	evPeerUp               // the other node
-	evPeerDown             // the other node
-	evConnect              // the other node
-	evUploaded             // upload
-	evCancelled            // transfer ID
-	evFault                // number of the fault
-	evRestart              // nothing
-	evLooked               // slot of a question to the DHT
-	evOriginStop           // origin read ID
-	evSample               // nothing
+	evTimer     eventKind = iota
+	evMessage             // slot of the message
+	evPost                // slot of a policy event for the node
+	evUpload              // transfer: the request is at its peer
+	evFlowStart           // transfer: the answer is at the asker
+	evFlow                // flow: a milestone
+	evRefused             // transfer: it failed
+	evOrigin              // origin read: the answer is at the asker
+	evStored              // blob and chunk
+	evProve               // blob
+	evConsumed            // reader
+	evPull                // number of the pull
+	evClients             // nothing: the node's clients ask anew
+	evRetry               // blob, and how often the client has tried
+	evHangUp              // reader
+	evServed              // reader
+	evJoin                // nothing
+	evPeerDown            // the other node
+	evConnect             // the other node
+	evUploaded            // upload
+	evCancelled           // transfer ID
+	evFault               // number of the fault
+	evHeal                // number of the fault
+
+	evLooked     // slot of a question to the DHT
+	evOriginStop // origin read ID
+	evSample     // nothing
 )
 
 // item is one thing that will happen. Two of one instant happen in the order in

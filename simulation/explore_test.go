@@ -1,28 +1,32 @@
 package simulation
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/peercache/peercache/fetcher/policy"
+	"github.com/peercache/peercache/simulation/scenario"
 )
 
 var explore = struct {
-	nodes, size, layers, rate, originRate, degree, sharing, kill, bad, verify, set *string
-	latency, stagger, limit, timeline                                              *time.Duration
-	seeds, retries                                                                 *int
+	nodes, size, layers, rate, originRate, manifest, degree, sharing, kill, bad, verify, set *string
+	latency, stagger, limit, timeline                                                        *time.Duration
+	seeds, retries                                                                           *int
 }{
 	nodes:      flag.String("nodes", "", "nodes, by commas: runs TestExplore"),
 	size:       flag.String("size", "256", "MiB, by commas"),
 	layers:     flag.String("layers", "1", "blobs of the image"),
 	rate:       flag.String("rate", "100", "Mbit/s of a node's link"),
 	originRate: flag.String("origin-rate", "0", "Mbit/s of the origin's link, 0 for that of a node"),
+	manifest:   flag.String("manifest", "0", "bytes of the manifest, 0 for none"),
 	degree:     flag.String("degree", "0", "peers at the start in large clusters"),
 	sharing:    flag.String("sharing", "maxmin", "maxmin or equal"),
 	kill:       flag.String("kill", "", "coordinator, fetcher, or a percentage of the nodes"),
@@ -58,21 +62,21 @@ func TestExplore(t *testing.T) {
 	for _, nodes := range strings.Split(*explore.nodes, ",") {
 		for _, size := range strings.Split(*explore.size, ",") {
 			for seed := range *explore.seeds {
-				cfg := exploreConfig(t)
-				cfg.Nodes, cfg.Size, cfg.Seed = exploreNumber(t, nodes), int64(exploreNumber(t, size))<<20, uint64(seed)
-				exploreFaults(t, &cfg)
+				w := exploreCrowd(t)
+				w.nodes, w.size, w.seed = exploreNumber(t, nodes), int64(exploreNumber(t, size))<<20, uint64(seed)
+				exploreFaults(t, &w)
 				began := time.Now()
-				r, err := FlashCrowd(cfg)
+				r, err := Simulate(context.Background(), w.run(), w.opt)
 				if err != nil {
 					t.Fatal(err)
 				}
 				took := time.Since(began)
-				moved := float64(r.UniqueBytes) * float64(cfg.Nodes)
-				fmt.Printf("%6d %6s %4d %10v %6.3f %7.3f %6.3f %6.2f %6.2f %7d %8.2f %6.2f %6d %7d %9d\n", cfg.Nodes, size, seed,
+				moved := float64(r.UniqueBytes) * float64(w.nodes)
+				fmt.Printf("%6d %6s %4d %10v %6.3f %7.3f %6.3f %6.2f %6.2f %7d %8.2f %6.2f %6d %7d %9d\n", w.nodes, size, seed,
 					r.Makespan.Round(time.Millisecond), r.Slowdown(), r.Copies(),
 					float64(Percentile(r.Completion, 99))/float64(max(Percentile(r.Completion, 50), 1)),
 					float64(Percentile(r.FirstByte, 50))/float64(r.ChunkTime), float64(Percentile(r.FirstByte, 99))/float64(r.ChunkTime),
-					r.MessageCount()/int64(cfg.Nodes), 100*float64(r.CutBytes)/moved,
+					r.MessageCount()/int64(w.nodes), 100*float64(r.CutBytes)/moved,
 					100*float64(r.Metrics[policy.CountWaste])/moved, r.Unserved, int64(took)/r.Events, r.Events)
 				exploreDetails(r)
 			}
@@ -97,15 +101,16 @@ func exploreDetails(r *Result) {
 	fmt.Fprintln(os.Stdout, "      ", b.String())
 }
 
-func exploreConfig(t *testing.T) Config {
+func exploreCrowd(t *testing.T) crowd {
 	const mbit = 1_000_000 / 8
-	cfg := Config{Layers: exploreNumber(t, *explore.layers), Up: int64(exploreNumber(t, *explore.rate)) * mbit,
-		Origin: int64(exploreNumber(t, *explore.originRate)) * mbit, Degree: exploreNumber(t, *explore.degree),
-		Latency: *explore.latency, Retries: *explore.retries, Stagger: *explore.stagger, Limit: *explore.limit}
+	w := crowd{layers: exploreNumber(t, *explore.layers), up: int64(exploreNumber(t, *explore.rate)) * mbit,
+		origin: int64(exploreNumber(t, *explore.originRate)) * mbit, manifest: int64(exploreNumber(t, *explore.manifest)),
+		latency: *explore.latency, retries: *explore.retries, stagger: *explore.stagger, limit: *explore.limit}
+	w.opt.degree = exploreNumber(t, *explore.degree)
 	if *explore.sharing == "maxmin" {
-		cfg.Sharing = MaxMin
+		w.opt.Sharing = MaxMin
 	}
-	cfg.Tune = func(_ int, p *policy.Config) {
+	w.opt.Tune = func(_ int, p *policy.Config) {
 		if *explore.verify == "strict" {
 			p.Verify = policy.VerifyStrict
 		}
@@ -115,11 +120,11 @@ func exploreConfig(t *testing.T) Config {
 			}
 		}
 	}
-	if cfg.sampleTime = *explore.timeline; cfg.sampleTime > 0 {
+	if w.opt.sampleTime = *explore.timeline; w.opt.sampleTime > 0 {
 		var before []int64
-		cfg.sample = func(c *cluster) { before = printSample(c, before) }
+		w.opt.sample = func(c *cluster) { before = printSample(c, before) }
 	}
-	return cfg
+	return w
 }
 
 // printSample prints how busy the links were since the last one, in percent, how
@@ -141,7 +146,7 @@ func printSample(c *cluster, before []int64) []int64 {
 		before = make([]int64, len(now))
 	}
 	use := func(l int32) float64 {
-		return 100 * float64(now[l]-before[l]) / float64(c.net.links[l].rate) / c.cfg.sampleTime.Seconds()
+		return 100 * float64(now[l]-before[l]) / float64(c.net.links[l].rate) / c.opt.sampleTime.Seconds()
 	}
 	var up, in float64
 	least, most, sum, all, anywhere := 1<<30, 0, 0, 0, 0
@@ -181,36 +186,35 @@ func (h *holding) chunks() int {
 	return len(h.level)
 }
 
-func exploreFaults(t *testing.T, cfg *Config) {
-	when := cfg.optimumTime() / 2
+func exploreFaults(t *testing.T, w *crowd) {
+	when := w.optimum(t) / 2
+	crash := scenario.Fault{Kind: scenario.Crash, At: when}
 	switch k := *explore.kill; k {
 	case "":
-	case "coordinator":
-		cfg.Faults = append(cfg.Faults, Fault{Kind: Kill, Who: Coordinator, At: when})
-	case "fetcher":
-		cfg.Faults = append(cfg.Faults, Fault{Kind: Kill, Who: Fetcher, At: when})
+	case "coordinator", "fetcher":
+		crash.Role = scenario.Role(k)
+		w.faults = append(w.faults, crash)
 	default:
-		for i := range cfg.Nodes * exploreNumber(t, strings.TrimSuffix(k, "%")) / 100 {
-			cfg.Faults = append(cfg.Faults, Fault{Kind: Kill, Node: cfg.Nodes - 1 - i, At: when})
+		for i := range w.nodes * exploreNumber(t, strings.TrimSuffix(k, "%")) / 100 {
+			crash.Nodes = append(crash.Nodes, w.nodes-1-i)
 		}
+		slices.Sort(crash.Nodes)
+		w.faults = append(w.faults, crash)
 	}
 	if *explore.bad == "" {
 		return
 	}
 	for i, k := range strings.Split(*explore.bad, ",") {
-		kind, ok := map[string]FaultKind{"corrupt": Corrupt, "forge": Forge, "stall": Stall, "mute": Mute}[k]
-		if !ok {
-			t.Fatalf("no such fault: %s", k)
-		}
-		cfg.Faults = append(cfg.Faults, Fault{Kind: kind, Node: 1 + i})
+		w.faults = append([]scenario.Fault{{Kind: scenario.FaultKind(k), Nodes: []int{1 + i}}}, w.faults...)
 	}
 }
 
-// optimumTime is the optimum, defaults filled in.
-func (cfg Config) optimumTime() time.Duration {
-	if cfg.fill() != nil {
-		return 0
+// optimum is T* of a crowd.
+func (w crowd) optimum(t *testing.T) time.Duration {
+	c, err := newCluster(w.run(), Options{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	whole, _ := cfg.optimum()
+	whole, _ := c.optimum()
 	return whole
 }

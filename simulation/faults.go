@@ -3,102 +3,101 @@ package simulation
 import (
 	"slices"
 	"time"
+
+	"github.com/peercache/peercache/simulation/scenario"
 )
 
-// FaultKind says what goes wrong.
-type FaultKind uint8
-
-// The faults.
-const (
-	// Kill ends a node as kill -9 does: its connections break.
-	Kill FaultKind = iota
-	// Corrupt has a node serve wrong bytes beside honest claims, as a broken
-	// disk would.
-	Corrupt
-	// Forge has it serve wrong bytes and sign them.
-	Forge
-	// Stall has it accept requests for chunks, and send nothing.
-	Stall
-	// Mute has it take messages and say nothing.
-	Mute
-)
-
-// Role says which node a fault befalls.
-type Role uint8
-
-// The roles.
-const (
-	// Numbered is the node Fault.Node.
-	Numbered Role = iota
-	// Coordinator is the node that gave the last grant.
-	Coordinator
-	// Fetcher is a node that is reading from the origin and gave no grant.
-	Fetcher
-)
-
-// Fault is one thing that goes wrong. It befalls its node at At, or, where it is
-// for a role, as soon after that as some node has the role; never, if none comes
-// to have it.
-type Fault struct {
-	Kind FaultKind
-	Who  Role
-	Node int
-	At   time.Duration
-	// Restart is how long after being killed a node comes back, with its
-	// store and with a client that asks anew; 0 is never.
-	Restart time.Duration
-}
-
-// Throttle is a time in which the origin answers 429 and asks to be left alone.
-type Throttle struct {
-	At, For, Wait time.Duration
+// fault is one that the run has, and whom it befell.
+type fault struct {
+	*scenario.Fault
+	nodes []int32
 }
 
 // roleRetry is how often a fault looks for a node in its role.
 const roleRetry = 5 * int64(time.Millisecond)
 
-func (c *cluster) fault(k int) {
-	f := &c.cfg.Faults[k]
-	n := c.inRole(f)
-	if n == nil {
-		c.q.push(c.now+roleRetry, evFault, 0, 0, uint64(k))
-		return
+// begin has a fault begin, or, where it is for a role that nobody has, look again
+// in a while.
+func (c *cluster) begin(k int) {
+	f := &c.faults[k]
+	f.nodes = f.nodes[:0]
+	if f.Role != "" {
+		n := c.inRole(f.Role)
+		if n == nil {
+			if !c.ending {
+				c.q.push(c.now+roleRetry, evFault, 0, 0, uint64(k))
+			}
+			return
+		}
+		f.nodes = append(f.nodes, n.index)
 	}
-	switch f.Kind {
-	case Kill:
-		c.kill(n)
-		if n.done == 0 && n.failed == 0 && f.Restart == 0 {
-			c.waiting--
+	for _, i := range f.Nodes {
+		if f.Kind != scenario.Crash || !c.nodes[i].down {
+			f.nodes = append(f.nodes, int32(i))
 		}
+	}
+	for _, i := range f.nodes {
+		c.strike(f, c.nodes[i], +1)
+	}
+	if f.Kind == scenario.OriginThrottle {
+		c.origin.throttled = append(c.origin.throttled, f.Fault)
+	}
+	c.rules.began(f.Fault, f.nodes)
+	switch {
+	case f.Kind == scenario.Crash:
 		if f.Restart > 0 {
-			c.q.push(c.now+int64(f.Restart), evRestart, n.index, n.life, 0)
+			c.q.push(c.now+int64(f.Restart), evHeal, 0, 0, uint64(k))
 		}
-	case Corrupt:
-		n.corrupt = true
-	case Forge:
-		n.forges = true
-	case Stall:
-		n.stalls = true
-	case Mute:
-		n.mute = true
+	case f.For > 0:
+		c.q.push(c.now+int64(f.For), evHeal, 0, 0, uint64(k))
 	}
 }
 
-func (c *cluster) inRole(f *Fault) *node {
-	switch f.Who {
-	case Coordinator:
+// heal ends a fault.
+func (c *cluster) heal(k int) {
+	f := &c.faults[k]
+	for _, i := range f.nodes {
+		c.strike(f, c.nodes[i], -1)
+	}
+	if f.Kind == scenario.OriginThrottle {
+		c.origin.throttled = slices.DeleteFunc(c.origin.throttled, func(o *scenario.Fault) bool { return o == f.Fault })
+	}
+	c.rules.ended(f.Fault, f.nodes)
+}
+
+// strike has a fault begin (+1) or end (-1) for a node. Several of a kind may
+// befall one at a time.
+func (c *cluster) strike(f *fault, n *node, by int) {
+	switch f.Kind {
+	case scenario.Crash:
+		if by > 0 {
+			n.gone = f.Restart == 0
+			c.kill(n)
+		} else {
+			c.join(n, n.known)
+		}
+	case scenario.Corrupt:
+		n.corrupt += by
+	case scenario.Forge:
+		n.forges += by
+	case scenario.Stall:
+		n.stalls += by
+	case scenario.Mute:
+		n.mute += by
+	}
+}
+
+// inRole is a node that plays a part now, nil if none does.
+func (c *cluster) inRole(r scenario.Role) *node {
+	if r == scenario.Coordinator {
 		if n := c.grantor; n != nil && !n.down {
 			return n
 		}
-	case Fetcher:
-		for i := range c.reads.all {
-			if r := &c.reads.all[i]; r.open && r.flow >= 0 && c.nodes[r.node] != c.grantor {
-				return c.nodes[r.node]
-			}
-		}
-	default:
-		if n := c.nodes[f.Node]; !n.down {
-			return n
+		return nil
+	}
+	for i := range c.reads.all {
+		if r := &c.reads.all[i]; r.open && r.flow >= 0 && c.nodes[r.node] != c.grantor {
+			return c.nodes[r.node]
 		}
 	}
 	return nil
@@ -145,24 +144,26 @@ func (c *cluster) kill(n *node) {
 	for _, b := range c.blobs {
 		b.withdraw(n.index)
 	}
-	for i := range c.transfers.all {
-		if t := &c.transfers.all[i]; t.open && t.to == n.index {
-			c.closeTransfer(int32(i))
-		}
+	for len(n.transfers) > 0 {
+		c.closeTransfer(n.transfers[0])
 	}
-	for i := range c.reads.all {
-		if r := &c.reads.all[i]; r.open && r.node == n.index {
-			if !r.sizeOnly && r.chunk < r.end {
-				c.gaps = append(c.gaps, gap{r.blob, r.chunk, c.now})
-			}
-			c.closeRead(int32(i))
+	for len(n.reads) > 0 {
+		i := n.reads[0]
+		if r := &c.reads.all[i]; !r.sizeOnly && r.chunk < r.end {
+			c.gaps = append(c.gaps, gap{r.blob, r.chunk, c.now})
 		}
+		c.closeRead(i)
 	}
-	clear(n.transfers)
-	clear(n.reads)
-	clear(n.hand)
+	n.hand, n.diskFree = n.hand[:0], 0
 	for i := range n.clients {
 		n.clients[i].ended = true
+	}
+	for _, i := range slices.Clone(n.pulls) {
+		p := &c.pulls[i]
+		p.open, p.asked = p.open[:0], 0
+		if n.gone {
+			c.excuse(i)
+		}
 	}
 }
 
@@ -173,10 +174,7 @@ func (c *cluster) breakFlows(l int32) {
 		f := c.net.flows[i]
 		moved := c.net.end(c.now, i)
 		if f.origin {
-			r := &c.reads.all[f.owner]
-			r.flow = -1
-			c.res.OriginBytes += moved
-			c.res.CutBytes += moved
+			c.cutRead(&c.reads.all[f.owner], moved)
 			continue
 		}
 		c.res.CutBytes += moved
@@ -185,21 +183,4 @@ func (c *cluster) breakFlows(l int32) {
 		c.refuse(f.owner, faultBroken, c.latency)
 		c.endUpload(t, c.latency)
 	}
-}
-
-// restart brings a killed node back with what its store held.
-func (c *cluster) restart(n *node) {
-	n.down = false
-	c.boot(n)
-	for k, h := range n.held {
-		if h != nil {
-			clear(h.storing)
-			h.hashed, h.hashing = 0, 0
-			c.tellHeld(n, k, h)
-		}
-	}
-	for _, o := range n.known {
-		c.q.push(c.now+4*c.latency, evConnect, n.index, n.life, uint64(o))
-	}
-	c.q.push(c.now+8*c.latency, evClient, n.index, n.life, 0)
 }

@@ -12,39 +12,36 @@ import (
 type node struct {
 	index  int32
 	id     chunkindex.NodeID
-	core   *policy.Core
-	life   uint32 // grows when it is killed: what was planned for it is void
+	core   Core
+	life   uint32 // grows when it dies: what was planned for it is void
 	down   bool
+	gone   bool  // is down, and will not come back
 	up, in int32 // links
 
 	linked []uint64 // set of the nodes that it is connected to
 	peers  []int32  // the same
 	known  []int32  // those that it connects to when it starts
 
-	transfers map[policy.ID]int32
-	reads     map[policy.ID]int32
-	hand      map[hand]taint
+	transfers []int32    // slots of those that it asked for
+	reads     []int32    // slots
+	hand      []handed   // chunks in memory
 	held      []*holding // by blob
 	clients   []client   // by reader, from 1 on
-	missing   int        // blobs that its client still waits for
+	pulled    []bool     // blobs that its clients have
+	pulls     []int32    // that are not over
 
 	timerAt, timerDue int64 // as the core asked; the earliest event planned; 0 none
 	cooldown          int64
+	diskFree          int64 // when its disk is idle
 
-	corrupt, forges, stalls, mute bool
-
-	begun, first, done int64 // 0 not yet
-	failed             int   // status
+	// how many faults have it do so
+	corrupt, forges, stalls, mute int
+	leaving                       bool
 }
 
 type letter struct {
 	from int32
 	msg  policy.Message
-}
-
-type question struct {
-	blob     int32
-	chunk, n int
 }
 
 func (n *node) isLinked(o int32) bool { return n.linked[o>>6]&(1<<(o&63)) != 0 }
@@ -69,9 +66,9 @@ func (c *cluster) step(n *node, ev policy.Event) {
 		c.trace.mix(uint64(ev.Msg.Kind), uint64(ev.Msg.Chunk), uint64(ev.Msg.N))
 	}
 	effects := n.core.Step(policy.Time(c.now), ev, c.effects[:0])
-	if c.cfg.Observe != nil {
-		seen := ev
-		c.cfg.Observe(time.Duration(c.now-startTime), int(n.index), &seen, effects)
+	c.rules.stepped(n, &ev, effects)
+	if c.opt.Observe != nil {
+		c.opt.Observe(time.Duration(c.now-startTime), int(n.index), &ev, effects)
 	}
 	for i := range effects {
 		c.do(n, &effects[i])
@@ -90,31 +87,20 @@ func (c *cluster) do(n *node, e *policy.Effect) {
 	case policy.EfSend:
 		c.send(n, e.Peer, e.Msg)
 	case policy.EfConnect:
-		if o, ok := c.index[e.Peer]; ok {
-			c.q.push(c.now+4*c.latency, evConnect, n.index, n.life, uint64(o))
+		if o := c.nodeOf(&e.Peer); o != nil {
+			c.q.push(c.now+4*c.latency, evConnect, n.index, n.life, uint64(o.index))
 		} else {
 			c.post(n, 2*c.latency, policy.Event{Kind: policy.EvUnreachable, Peer: e.Peer})
 		}
 	case policy.EfLookup:
-		c.res.Lookups++
-		s := c.questions.put(question{c.byDigest[e.Blob], e.Chunk, int(e.N)})
-		c.q.push(c.now+int64(c.cfg.DHTDelay), evLooked, n.index, n.life, uint64(s))
+		c.lookUp(n, e)
 	case policy.EfProvide:
 		c.res.Provides++
-		c.blobs[c.byDigest[e.Blob]].provide(n.index, e.Chunk, int(e.N))
+		c.blobs[c.blobOf(e.Blob)].provide(c.now, n.index, e.Chunk, int(e.N))
 	case policy.EfWithdraw:
-		c.blobs[c.byDigest[e.Blob]].withdraw(n.index)
+		c.blobs[c.blobOf(e.Blob)].withdraw(n.index)
 	case policy.EfOpen:
-		ev := policy.Event{Kind: policy.EvOpened, Blob: e.Blob}
-		k := c.byDigest[e.Blob]
-		if h := n.held[k]; h != nil && !h.proven && !e.Small {
-			ev.Levels = slices.Clone(h.level)
-			ev.Sums = make([]chunkindex.Sum, len(h.level))
-			for i := range ev.Sums {
-				ev.Sums[i] = c.blobs[k].sum(i, h.bytes[i])
-			}
-		}
-		c.post(n, int64(c.cfg.OpenTime), ev)
+		c.open(n, e)
 	case policy.EfTransfer:
 		c.ask(n, e)
 	case policy.EfCancelTransfer:
@@ -130,34 +116,29 @@ func (c *cluster) do(n *node, e *policy.Effect) {
 	case policy.EfOriginSize, policy.EfOriginRead:
 		c.readOrigin(n, e)
 	case policy.EfCancelOrigin:
-		if i, ok := n.reads[e.ID]; ok {
+		if i := c.readOf(n, e.ID); i >= 0 {
 			c.stopRead(i)
 			c.q.push(c.now, evOriginStop, n.index, n.life, uint64(e.ID))
 		}
 	case policy.EfStore:
 		c.store(n, e)
 	case policy.EfDiscard:
-		delete(n.hand, hand{e.ID, e.Chunk})
+		n.take(e.ID, e.Chunk)
 	case policy.EfRaise:
-		if h := n.held[c.byDigest[e.Blob]]; h.level[e.Chunk] != chunkindex.Absent {
+		if h := n.held[c.blobOf(e.Blob)]; h.level[e.Chunk] != chunkindex.Absent {
 			h.level[e.Chunk] = e.Level
 		} else {
 			h.storing[e.Chunk] = e.Level
 		}
 	case policy.EfDrop:
-		h := n.held[c.byDigest[e.Blob]]
+		h := n.held[c.blobOf(e.Blob)]
 		h.level[e.Chunk] = chunkindex.Absent
 		h.hashed = min(h.hashed, e.Chunk)
 	case policy.EfProve:
-		k := c.byDigest[e.Blob]
-		c.q.push(max(c.now, n.held[k].hashing)+int64(c.cfg.PublishTime), evProve, n.index, n.life, uint64(k))
+		k := c.blobOf(e.Blob)
+		c.q.push(max(c.now, n.held[k].hashing)+int64(c.run.Costs.Publish), evProve, n.index, n.life, uint64(k))
 	case policy.EfSums:
-		m := policy.Message{Kind: policy.MsgSums, Blob: e.Blob, Size: e.Size, Chunk: e.Chunk, N: int(e.N)}
-		k := c.byDigest[e.Blob]
-		for i := e.Chunk; i < e.Chunk+int(e.N); i++ {
-			m.Sums = append(m.Sums, c.blobs[k].sum(i, n.serves(n.held[k], i)))
-		}
-		c.send(n, e.Peer, m)
+		c.sendSums(n, e)
 	case policy.EfDeliver:
 		c.deliver(n, e)
 	case policy.EfFail, policy.EfBypass:
@@ -178,21 +159,43 @@ func (c *cluster) do(n *node, e *policy.Effect) {
 			c.closed(0, -1, 0)
 		}
 	case policy.EfBan:
-		if o, ok := c.index[e.Peer]; ok {
-			if b := c.nodes[o]; !b.corrupt && !b.forges {
-				c.res.HonestBans++
-			}
+		if b := c.nodeOf(&e.Peer); b != nil && b.corrupt == 0 && b.forges == 0 {
+			c.res.HonestBans++
 		}
 	case policy.EfClose:
 	}
 }
 
+// open opens a blob in the node's store, which says what is there of it.
+func (c *cluster) open(n *node, e *policy.Effect) {
+	ev := policy.Event{Kind: policy.EvOpened, Blob: e.Blob}
+	k := c.blobOf(e.Blob)
+	if h := n.held[k]; h != nil && !h.proven && !e.Small {
+		ev.Levels = slices.Clone(h.level)
+		ev.Sums = make([]chunkindex.Sum, len(h.level))
+		for i := range ev.Sums {
+			ev.Sums[i] = c.blobs[k].sum(i, h.bytes[i])
+		}
+	}
+	c.post(n, int64(c.run.Costs.Open), ev)
+}
+
+func (c *cluster) sendSums(n *node, e *policy.Effect) {
+	m := policy.Message{Kind: policy.MsgSums, Blob: e.Blob, Size: e.Size, Chunk: e.Chunk, N: int(e.N)}
+	k := c.blobOf(e.Blob)
+	for i := e.Chunk; i < e.Chunk+int(e.N); i++ {
+		m.Sums = append(m.Sums, c.blobs[k].sum(i, n.serves(n.held[k], i)))
+	}
+	c.send(n, e.Peer, m)
+}
+
 func (c *cluster) send(n *node, to chunkindex.NodeID, m policy.Message) {
-	o, ok := c.index[to]
-	if !ok || !n.isLinked(o) || n.mute {
+	o := c.nodeOf(&to)
+	if o == nil || !n.isLinked(o.index) || n.mute > 0 {
 		return
 	}
 	c.res.Messages[m.Kind]++
+	c.messages++
 	// What goes over a wire shares nothing with the sender.
 	if m.Bits.Len() > 0 {
 		m.Bits = m.Bits.Clone()
@@ -202,5 +205,5 @@ func (c *cluster) send(n *node, to chunkindex.NodeID, m policy.Message) {
 	}
 	m.Peers, m.Labels, m.Sums = slices.Clone(m.Peers), slices.Clone(m.Labels), slices.Clone(m.Sums)
 	s := c.letters.put(letter{n.index, m})
-	c.q.push(c.now+c.latency, evMessage, o, c.nodes[o].life, uint64(s))
+	c.q.push(c.now+c.latency, evMessage, o.index, o.life, uint64(s))
 }

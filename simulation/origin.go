@@ -1,9 +1,11 @@
 package simulation
 
 import (
+	"slices"
 	"time"
 
 	"github.com/peercache/peercache/fetcher/policy"
+	"github.com/peercache/peercache/simulation/scenario"
 )
 
 // How nodes read from the origin.
@@ -24,7 +26,7 @@ type originRead struct {
 // readOrigin sends a request to the origin.
 func (c *cluster) readOrigin(n *node, e *policy.Effect) {
 	c.serial++
-	k := c.byDigest[e.Blob]
+	k := c.blobOf(e.Blob)
 	b := c.blobs[k]
 	r := originRead{open: true, serial: c.serial, node: n.index, id: e.ID, blob: k, flow: -1,
 		size: e.Size, sizeOnly: e.Kind == policy.EfOriginSize, chunk: e.Chunk, end: b.n}
@@ -35,13 +37,26 @@ func (c *cluster) readOrigin(n *node, e *policy.Effect) {
 		c.closed(k, r.chunk, r.end)
 	}
 	i := c.reads.put(r)
-	n.reads[e.ID] = i
+	n.reads = append(n.reads, i)
 	c.res.OriginRequests++
-	delay := 2*c.latency + int64(c.cfg.OriginDelay)
+	if b.manifest {
+		c.res.ManifestRequests++
+	}
+	delay := 2*c.latency + int64(c.run.Origin.Delay)
 	if c.now < n.cooldown {
 		delay = 0
 	}
 	c.q.push(c.now+delay, evOrigin, n.index, 0, uint64(r.serial)<<32|uint64(uint32(i)))
+}
+
+// readOf is the slot of a node's read, -1 if it is over.
+func (c *cluster) readOf(n *node, id policy.ID) int32 {
+	for _, i := range n.reads {
+		if c.reads.all[i].id == id {
+			return i
+		}
+	}
+	return -1
 }
 
 func (c *cluster) readAt(arg uint64) (int32, *originRead) {
@@ -83,20 +98,26 @@ func (c *cluster) answered(arg uint64) {
 		return
 	}
 	_, size := b.chunk(r.chunk)
-	r.flow = c.net.start(c.now, pathOf(c.originUp, n.in), size, c.cfg.OriginConnRate, i, true)
+	r.flow = c.net.start(c.now, c.topo.fromOrigin(r.node), size, c.run.Origin.Connection, i, true)
 }
 
+// originState is how the origin fares.
+type originState struct {
+	throttled []*scenario.Fault // that have it answer 429
+}
+
+// originStatus is what the origin has against a request, 0 for nothing.
 func (c *cluster) originStatus(n *node) (int, time.Duration) {
 	if c.now < n.cooldown {
 		return 429, time.Duration(n.cooldown - c.now)
 	}
-	if k := c.cfg.Credentials; k > 0 && int(n.index) >= k {
+	if k := c.run.Origin.Readers; k > 0 && int(n.index) >= k {
 		return 401, 0
 	}
-	for _, t := range c.cfg.Throttles {
-		if at := time.Duration(c.now - startTime); at >= t.At && at < t.At+t.For {
+	for _, f := range c.origin.throttled {
+		if len(f.Nodes) == 0 || slices.Contains(f.Nodes, int(n.index)) {
 			c.res.Throttled++
-			return 429, t.Wait
+			return 429, f.Delay
 		}
 	}
 	return 0, 0
@@ -109,7 +130,8 @@ func (c *cluster) originChunk(i int32) {
 	_, size := b.chunk(chunk)
 	c.res.OriginBytes += size
 	c.res.OriginDelivered += size
-	n.hand[hand{r.id, chunk}] = 0
+	n.hand = append(n.hand, handed{r.id, chunk, 0})
+	c.rules.originSent(n, r.blob, chunk, size, true)
 	r.chunk++
 	last := r.chunk >= r.end
 	if last {
@@ -140,15 +162,22 @@ func (c *cluster) finishRead(i int32) {
 
 func (c *cluster) stopRead(i int32) {
 	if f := c.reads.all[i].flow; f >= 0 {
-		moved := c.net.end(c.now, f)
-		c.res.OriginBytes += moved
-		c.res.CutBytes += moved
+		c.cutRead(&c.reads.all[i], c.net.end(c.now, f))
 	}
 	c.closeRead(i)
 }
 
+// cutRead counts what the origin sent of a chunk in vain.
+func (c *cluster) cutRead(r *originRead, moved int64) {
+	r.flow = -1
+	c.res.OriginBytes += moved
+	c.res.CutBytes += moved
+	c.rules.originSent(c.nodes[r.node], r.blob, r.chunk, moved, false)
+}
+
 func (c *cluster) closeRead(i int32) {
 	r := &c.reads.all[i]
-	delete(c.nodes[r.node].reads, r.id)
+	n := c.nodes[r.node]
+	n.reads = without(n.reads, i)
 	c.reads.take(i)
 }

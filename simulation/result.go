@@ -15,9 +15,11 @@ const messageKinds = 32
 type Result struct {
 	// Makespan is from the first client's start to the last one's end.
 	Makespan time.Duration
-	// Optimum is T* of the run: t (M-1 + ceil(log2(N+1))) for M chunks of 1 MiB
-	// that take t each on a node's link, and where the origin's link is slower, its
-	// time for all bytes and t (ceil(log2(N+1)) - 1).
+	// Optimum is T* of the run, as if all clients began at once: t (M-1 +
+	// ceil(log2(N+1))) for N nodes and at most M chunks of 1 MiB for each, that take t
+	// each on the slowest node's link; and where the origin's link or that of a zone is
+	// slower, its time for all bytes and t (ceil(log2(N+1)) - 1). Where the last client
+	// begins late it is no less than that and its bytes' time on its link.
 	Optimum time.Duration
 	// ChunkTime is t.
 	ChunkTime time.Duration
@@ -25,11 +27,12 @@ type Result struct {
 	// waited, ascending, from its own start.
 	Completion, FirstByte []time.Duration
 
-	// UniqueBytes is the image's size, OriginBytes what the origin sent,
+	// UniqueBytes is the size of all blobs that some client wanted, Wanted what the
+	// nodes wanted each for itself. OriginBytes is what the origin sent,
 	// OriginDelivered what of it came as whole chunks, PeerBytes what came from
-	// peers as whole chunks, CutBytes what went through in vain because a
-	// transfer or a read was given up.
-	UniqueBytes, OriginBytes, OriginDelivered, PeerBytes, CutBytes int64
+	// peers as whole chunks, StoreBytes what clients found in their node's store,
+	// CutBytes what went through in vain because a transfer or a read was given up.
+	UniqueBytes, Wanted, OriginBytes, OriginDelivered, PeerBytes, StoreBytes, CutBytes int64
 	// Sent and Received are the bytes that went through each node's links,
 	// OriginSent those through the origin's.
 	Sent, Received []int64
@@ -69,27 +72,70 @@ type Result struct {
 	Trace uint64
 
 	// Unserved counts clients that were not served though their node lived,
-	// Killed the nodes that stayed dead before their clients were done, Failures how
-	// often a client was told that it cannot have a blob. Refused holds the
-	// status that each node's client ended with, 0 for none.
+	// Killed those whose nodes died for good before, Failures how often a client was
+	// told that it cannot have a blob.
 	Unserved, Killed int
 	Failures         int64
-	Refused          []int
 	// WrongReleases counts wrong chunks that were released to a client before
 	// the whole was proven, WrongCompletions responses that were completed with
-	// one: there must be none. HonestBans counts bans of honest nodes.
-	WrongReleases, WrongCompletions, HonestBans int64
+	// one: there must be none. RottenCompletions are those with bytes that were spoiled
+	// on a disk after they were proven. HonestBans counts bans of honest nodes.
+	WrongReleases, WrongCompletions, RottenCompletions, HonestBans int64
 }
 
-// optimum is T* for a run.
-func (cfg *Config) optimum() (whole, chunk time.Duration) {
-	t := int64(1<<20) * nanos / cfg.Down
-	m := (cfg.Size + 1<<20 - 1) >> 20
-	rounds := int64(bits.Len(uint(cfg.Nodes))) // ceil(log2(n+1))
-	if cfg.Origin < cfg.Down {
-		return time.Duration(mulDiv(cfg.Size, nanos, cfg.Origin) + t*(rounds-1)), time.Duration(t)
+// optimum is T* for the run, and t.
+func (c *cluster) optimum() (whole, chunk time.Duration) {
+	var nodes int
+	var most int64 // bytes that a node wants
+	var first, last time.Duration
+	rate, source := unbounded, bound(c.run.Origin.Link)
+	for i, n := range c.nodes {
+		var bytes int64
+		for k, w := range c.wantedBy(n) {
+			if w {
+				bytes += c.blobs[k].size
+			}
+		}
+		if bytes == 0 {
+			continue
+		}
+		s := &c.run.Nodes[i]
+		nodes++
+		most = max(most, bytes)
+		rate = min(rate, bound(s.Down))
+		source = min(source, bound(c.run.Zones[s.Zone].Down))
 	}
-	return time.Duration(t * (m - 1 + rounds)), time.Duration(t)
+	if len(c.run.Pulls) > 0 {
+		first, last = c.run.Pulls[0].At, c.run.Pulls[len(c.run.Pulls)-1].At
+	}
+	rate, source = c.net.payload(rate), c.net.payload(source)
+	t := int64(1<<20) * nanos / rate
+	m := (most + 1<<20 - 1) >> 20
+	rounds := int64(bits.Len(uint(nodes))) // ceil(log2(n+1))
+	best := t * (m - 1 + rounds)
+	if source < rate {
+		best = mulDiv(c.res.UniqueBytes, nanos, source) + t*(rounds-1)
+	}
+	best = max(best, int64(last-first)+mulDiv(most, nanos, rate))
+	return time.Duration(best), time.Duration(t)
+}
+
+// wantedBy says which blobs some client of a node wants.
+func (c *cluster) wantedBy(n *node) []bool {
+	want := make([]bool, len(c.blobs))
+	for i := range c.byNode[n.index] {
+		p := c.byNode[n.index][i]
+		for k := 0; ; k++ {
+			b, ok := c.wanted(p, k)
+			if !ok {
+				break
+			}
+			if b >= 0 {
+				want[b] = true
+			}
+		}
+	}
+	return want
 }
 
 // mulDiv is a * b / c for a product that may not fit.
@@ -99,49 +145,88 @@ func mulDiv(a, b, c int64) int64 {
 	return int64(q)
 }
 
-func (c *cluster) finish() {
-	r := c.res
-	r.Optimum, r.ChunkTime = c.cfg.optimum()
-	r.UniqueBytes = c.cfg.Size
-	r.Trace = uint64(c.trace)
-	for i := range c.net.flows {
-		if f := &c.net.flows[i]; f.active {
-			moved := c.net.end(c.now, int32(i))
-			r.CutBytes += moved
-			if f.origin {
-				r.OriginBytes += moved
+// tally finds out what is wanted in all.
+func (c *cluster) tally() {
+	c.byNode = make([][]int32, len(c.nodes))
+	for i := range c.run.Pulls {
+		n := c.run.Pulls[i].Node
+		c.byNode[n] = append(c.byNode[n], int32(i))
+	}
+	unique := make([]bool, len(c.blobs))
+	for _, n := range c.nodes {
+		for k, w := range c.wantedBy(n) {
+			if w {
+				unique[k] = true
+				c.res.Wanted += c.blobs[k].size
 			}
 		}
 	}
-	var last int64
+	for k, w := range unique {
+		if w {
+			c.res.UniqueBytes += c.blobs[k].size
+		}
+	}
+}
+
+// conclude fixes the result as it is when the last client is done.
+func (c *cluster) conclude() {
+	r := c.res
+	r.Optimum, r.ChunkTime = c.optimum()
+	r.Trace = uint64(c.trace)
+	r.StoreBytes = c.fromStore
 	for _, n := range c.nodes {
 		r.Sent = append(r.Sent, c.net.links[n.up].bytes)
 		r.Received = append(r.Received, c.net.links[n.in].bytes)
-		r.Refused = append(r.Refused, n.failed)
+	}
+	r.OriginSent = c.net.links[c.originUp].bytes
+	for i := range c.net.flows {
+		f := &c.net.flows[i]
+		if !f.active {
+			continue
+		}
+		c.net.settle(f, c.now)
+		moved := f.moved()
+		r.CutBytes += moved
+		if f.origin {
+			r.OriginBytes += moved
+			r.OriginSent += moved
+			r.Received[c.reads.all[f.owner].node] += moved
+		} else {
+			t := &c.transfers.all[f.owner]
+			r.Sent[t.from] += moved
+			r.Received[t.to] += moved
+		}
+	}
+	var last time.Duration
+	for i := range r.Pulls {
+		p := &r.Pulls[i]
 		switch {
-		case n.done != 0:
-			last = max(last, n.done)
-			r.Completion = append(r.Completion, time.Duration(n.done-n.begun))
-			r.FirstByte = append(r.FirstByte, time.Duration(n.first-n.begun))
-		case n.down:
+		case p.Done > 0:
+			last = max(last, p.Done)
+			r.Completion = append(r.Completion, p.Done-p.Begun)
+			r.FirstByte = append(r.FirstByte, max(p.First-p.Begun, 0))
+		case c.nodes[p.Node].gone:
 			r.Killed++
 		default:
 			r.Unserved++
 		}
 	}
 	if last > 0 {
-		r.Makespan = time.Duration(last - startTime)
+		r.Makespan = last - c.run.Pulls[0].At
 	}
-	r.OriginSent = c.net.links[c.originUp].bytes
 	slices.Sort(r.Completion)
 	slices.Sort(r.FirstByte)
+	end := c.point(c.now)
+	end.Egress = r.OriginBytes // has what is under way
+	c.series.points = append(c.series.points, end)
+	r.Series, r.Links, r.Capacity = c.series.points, end.Links, c.topo.capacity()
 }
 
-// Copies is how many copies of the image the origin sent.
-func (r *Result) Copies() float64 { return float64(r.OriginBytes) / float64(r.UniqueBytes) }
+// Copies is how many copies of what is wanted the origin sent.
+func (r *Result) Copies() float64 { return float64(r.OriginBytes) / float64(max(r.UniqueBytes, 1)) }
 
 // Slowdown is the makespan in units of the optimum.
-func (r *Result) Slowdown() float64 { return float64(r.Makespan) / float64(r.Optimum) }
+func (r *Result) Slowdown() float64 { return float64(r.Makespan) / float64(max(r.Optimum, 1)) }
 
 // MessageCount is how many messages were sent.
 func (r *Result) MessageCount() int64 {

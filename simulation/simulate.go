@@ -2,6 +2,9 @@ package simulation
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/peercache/peercache/fetcher/policy"
@@ -28,6 +31,13 @@ type Options struct {
 	Progress func(Progress)
 	// Points is how many points Result.Series has at most, by default 300.
 	Points int
+
+	// degree, if not 0, is how many peers a node is connected to at the start in
+	// large clusters.
+	degree int
+	// sample sees the cluster once a sampleTime.
+	sample     func(c *cluster)
+	sampleTime time.Duration
 }
 
 // Progress is how far a run has come.
@@ -47,11 +57,79 @@ type Progress struct {
 // memory than Options allow, and a core that breaks the rules of drivers and cores;
 // clients that were not served, and invariants that were broken, are in the Result.
 func Simulate(ctx context.Context, run *scenario.Run, opt Options) (*Result, error) {
-	cfg := Config{Nodes: len(run.Nodes), Seed: run.Seed, Up: run.Nodes[0].Up, Down: run.Nodes[0].Down, Origin: run.Origin.Link,
-		Latency: run.Latency.Rack, OriginDelay: run.Origin.Delay, Limit: run.Limits.Time, Sharing: opt.Sharing, Tune: opt.Tune, Observe: opt.Observe}
-	for _, b := range run.Images[0].Layers {
-		cfg.Size += run.Blobs[b].Size
-		cfg.Layers++
+	if err := sensible(run); err != nil {
+		return nil, err
 	}
-	return FlashCrowd(cfg)
+	if opt.Points == 0 {
+		opt.Points = defaultPoints
+	}
+	began := time.Now()
+	c, err := newCluster(run, opt)
+	if err != nil {
+		return nil, err
+	}
+	c.watch.began = began
+	c.play(ctx, startTime+int64(run.Limits.Time))
+	if c.err != nil {
+		return nil, c.err
+	}
+	c.conclude()
+	r := *c.res
+	if !r.Partial {
+		// What happens from here on shows in the invariants alone.
+		tail := r
+		c.res = &tail
+		c.rules.over()
+		c.drain(ctx)
+		if c.err != nil {
+			return nil, c.err
+		}
+	}
+	r.Invariants = c.rules.finish()
+	r.Wall = time.Since(began)
+	return &r, nil
+}
+
+// sensible says what is wrong with a run that scenarios cannot give.
+func sensible(run *scenario.Run) error {
+	if len(run.Nodes) == 0 || len(run.Zones) == 0 || len(run.Racks) == 0 {
+		return errors.New("simulation: a run needs at least one node, zone and rack")
+	}
+	if run.Limits.Time <= 0 {
+		return errors.New("simulation: a run needs a limit of time")
+	}
+	for i, n := range run.Nodes {
+		if n.Zone < 0 || n.Zone >= len(run.Zones) || n.Rack < 0 || n.Rack >= len(run.Racks) {
+			return fmt.Errorf("simulation: node %d is in zone %d and rack %d, of %d and %d", i, n.Zone, n.Rack, len(run.Zones), len(run.Racks))
+		}
+	}
+	for i, b := range run.Blobs {
+		if b.Size < 1 {
+			return fmt.Errorf("simulation: blob %d has %d bytes", i, b.Size)
+		}
+	}
+	for i, m := range run.Images {
+		for _, b := range append(slices.Clone(m.Layers), max(m.Manifest, 0)) {
+			if b < 0 || b >= len(run.Blobs) {
+				return fmt.Errorf("simulation: image %d has blob %d of %d", i, b, len(run.Blobs))
+			}
+		}
+	}
+	for i := range run.Pulls {
+		p := &run.Pulls[i]
+		if p.Node < 0 || p.Node >= len(run.Nodes) || p.Image < 0 || p.Image >= len(run.Images) {
+			return fmt.Errorf("simulation: pull %d of image %d by node %d, of %d and %d", i, p.Image, p.Node, len(run.Images), len(run.Nodes))
+		}
+		if i > 0 && p.At < run.Pulls[i-1].At {
+			return fmt.Errorf("simulation: pull %d is before the one before", i)
+		}
+	}
+	for i := range run.Faults {
+		for _, n := range run.Faults[i].Nodes {
+			if n < 0 || n >= len(run.Nodes) {
+				return fmt.Errorf("simulation: fault %d of node %d of %d", i, n, len(run.Nodes))
+			}
+		}
+	}
+	return nil
 }

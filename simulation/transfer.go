@@ -1,6 +1,8 @@
 package simulation
 
 import (
+	"slices"
+
 	"github.com/peercache/peercache/chunkindex"
 	"github.com/peercache/peercache/fetcher/policy"
 )
@@ -32,16 +34,33 @@ type transfer struct {
 // ask sends a request for a chunk to a peer.
 func (c *cluster) ask(n *node, e *policy.Effect) {
 	c.serial++
-	t := transfer{open: true, serial: c.serial, to: n.index, id: e.ID, blob: c.byDigest[e.Blob], chunk: e.Chunk, flow: -1, size: e.Size}
-	from, ok := c.index[e.Peer]
-	if !ok {
-		from = n.index
+	t := transfer{open: true, serial: c.serial, to: n.index, id: e.ID, blob: c.blobOf(e.Blob), chunk: e.Chunk, flow: -1, size: e.Size}
+	from := c.nodeOf(&e.Peer)
+	if from == nil {
+		from = n
 	}
-	t.from, t.fromLife = from, c.nodes[from].life
+	t.from, t.fromLife = from.index, from.life
 	i := c.transfers.put(t)
-	n.transfers[e.ID] = i
+	n.transfers = append(n.transfers, i)
 	c.res.Transfers++
-	c.q.push(c.now+c.latency, evUpload, from, 0, t.arg(i))
+	c.q.push(c.now+c.latency, evUpload, from.index, 0, t.arg(i))
+}
+
+// transferOf is the slot of a node's transfer, -1 if it is over.
+func (c *cluster) transferOf(n *node, id policy.ID) int32 {
+	for _, i := range n.transfers {
+		if c.transfers.all[i].id == id {
+			return i
+		}
+	}
+	return -1
+}
+
+// without takes a slot out of a list of them.
+func without(list []int32, i int32) []int32 {
+	k := slices.Index(list, i)
+	list[k] = list[len(list)-1]
+	return list[:len(list)-1]
 }
 
 func (t *transfer) arg(i int32) uint64 { return uint64(t.serial)<<32 | uint64(uint32(i)) }
@@ -66,7 +85,7 @@ func (c *cluster) upload(arg uint64) {
 		c.refuse(i, policy.FaultBroken, c.latency)
 		return
 	}
-	if from.mute || from.stalls {
+	if from.mute > 0 || from.stalls > 0 {
 		return
 	}
 	h := from.held[t.blob]
@@ -81,7 +100,7 @@ func (c *cluster) upload(arg uint64) {
 	t.bytes = from.serves(h, t.chunk)
 	switch {
 	case b.small:
-	case from.forges:
+	case from.forges > 0:
 		t.claims = b.claim(from, t.chunk, t.bytes)
 	case h.proven || h.level[t.chunk] == chunkindex.Fetched:
 		t.claims = b.claim(from, t.chunk, 0)
@@ -114,7 +133,7 @@ func (c *cluster) startFlow(arg uint64) {
 		return
 	}
 	_, size := c.blobs[t.blob].chunk(t.chunk)
-	t.flow = c.net.start(c.now, pathOf(from.up, c.nodes[t.to].in), size, 0, i, false)
+	t.flow = c.net.start(c.now, c.topo.between(t.from, t.to), size, 0, i, false)
 	// The answer comes with the first bytes.
 	c.step(c.nodes[t.to], policy.Event{Kind: policy.EvTransferProgress, ID: t.id})
 }
@@ -142,7 +161,8 @@ func (c *cluster) refused(arg uint64) {
 func (c *cluster) closeTransfer(i int32) {
 	t := &c.transfers.all[i]
 	c.endUpload(t, c.latency)
-	delete(c.nodes[t.to].transfers, t.id)
+	to := c.nodes[t.to]
+	to.transfers = without(to.transfers, i)
 	c.transfers.take(i)
 }
 
@@ -154,8 +174,8 @@ func (c *cluster) endUpload(t *transfer, delay int64) {
 }
 
 func (c *cluster) cancelTransfer(n *node, id policy.ID) {
-	i, ok := n.transfers[id]
-	if !ok {
+	i := c.transferOf(n, id)
+	if i < 0 {
 		return
 	}
 	if f := c.transfers.all[i].flow; f >= 0 {
@@ -214,11 +234,11 @@ func (c *cluster) transferred(i int32) {
 		N: size, Sum: b.sum(t.chunk, t.bytes), Claims: t.claims}
 	switch {
 	case !b.small:
-		to.hand[hand{t.id, t.chunk}] = t.bytes
+		to.hand = append(to.hand, handed{t.id, t.chunk, t.bytes})
 	case t.bytes != 0:
 		ev = policy.Event{Kind: policy.EvTransferFailed, Blob: b.id, ID: t.id, Chunk: t.chunk, Peer: ev.Peer, Fault: policy.FaultCorrupt}
 	default:
-		to.hand[hand{t.id, t.chunk}] = 0
+		to.hand = append(to.hand, handed{t.id, t.chunk, 0})
 		ev.Size = b.size
 	}
 	c.closeTransfer(i)

@@ -10,18 +10,19 @@ import (
 
 // crossZone runs a flash crowd over three zones and returns the part of the chunks
 // that came from another zone, in percent. Nodes know their zones if labelled.
-func crossZone(t *testing.T, cfg Config, labelled bool) (int, *Result) {
+func crossZone(t *testing.T, w crowd, labelled bool) (int, *Result) {
 	t.Helper()
+	w.zones = 3
 	zone := map[chunkindex.NodeID]int{}
-	cfg.Tune = func(node int, p *policy.Config) {
+	w.opt.Tune = func(node int, p *policy.Config) {
 		zone[p.Self] = node % 3
-		if labelled {
-			p.Label = policy.Label{Zone: uint32(1 + node%3)}
+		if !labelled {
+			p.Label = policy.Label{}
 		}
 	}
 	asked := map[[2]uint64]int{} // zones of the peers that transfers come from
 	var near, far int
-	cfg.Observe = func(_ time.Duration, node int, ev *policy.Event, effects []policy.Effect) {
+	w.opt.Observe = func(_ time.Duration, node int, ev *policy.Event, effects []policy.Effect) {
 		for i := range effects {
 			if e := &effects[i]; e.Kind == policy.EfTransfer {
 				asked[[2]uint64{uint64(node), uint64(e.ID)}] = zone[e.Peer]
@@ -36,7 +37,7 @@ func crossZone(t *testing.T, cfg Config, labelled bool) (int, *Result) {
 			far++
 		}
 	}
-	r := flashCrowd(t, cfg)
+	r := w.simulate(t)
 	return 100 * far / (near + far), r
 }
 
@@ -45,9 +46,9 @@ func crossZone(t *testing.T, cfg Config, labelled bool) (int, *Result) {
 func TestZones(t *testing.T) {
 	for _, tc := range []struct{ nodes, most int }{{30, 100}, {90, 82}} {
 		nodes := tc.nodes
-		cfg := Config{Nodes: nodes, Size: 64 * mib, Degree: 80}
-		blind, before := crossZone(t, cfg, false)
-		far, after := crossZone(t, cfg, true)
+		w := crowd{nodes: nodes, size: 64 * mib, opt: Options{degree: 80}}
+		blind, before := crossZone(t, w, false)
+		far, after := crossZone(t, w, true)
 		t.Logf("%d nodes: %d %% from other zones without labels, %d %% with; makespan %.3f and %.3f", nodes, blind, far, before.Slowdown(), after.Slowdown())
 		if after.Unserved > 0 || after.Copies() > 1.02 {
 			t.Errorf("%d nodes: %d unserved, %.3f copies", nodes, after.Unserved, after.Copies())
