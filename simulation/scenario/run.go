@@ -29,6 +29,9 @@ type Run struct {
 	Limits Limits
 	// Verify is the nodes' release rule: "member" or "strict".
 	Verify string
+	// Notes say what of the scenario came out otherwise than one may expect, such as a
+	// fault on a node that there is not among fewer nodes.
+	Notes []string
 }
 
 // Node is one node and its links.
@@ -125,10 +128,13 @@ type RateLimit struct {
 
 // Blob is one blob of the origin. Name tells blobs apart: two images that share a
 // layer name the same blob.
+//
+// Config: it is the configuration of an image, which is pulled with the layers and is
+// none.
 type Blob struct {
-	Name     string
-	Size     int64
-	Manifest bool
+	Name             string
+	Size             int64
+	Manifest, Config bool
 }
 
 // Image is an image: the index of its manifest's blob, and those of its layers (and

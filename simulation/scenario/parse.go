@@ -1,0 +1,124 @@
+package scenario
+
+import (
+	"errors"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+)
+
+// maxFile bounds a file, in bytes, and maxDepth how deep brackets and indentation may nest in
+// it: the YAML parser goes down with them.
+const (
+	maxFile  = 256 << 10
+	maxDepth = 100
+)
+
+// Parse reads a scenario and checks it. file is its name, for messages. The
+// error is an [Errors]: all that is wrong, each with line, column and key, save where
+// the text is no YAML at all. What Parse accepts, [Scenario.Expand] expands with
+// every seed.
+func Parse(file string, data []byte) (*Scenario, error) {
+	r := &reader{file: file, at: map[string]place{}}
+	s := &Scenario{file: file, at: r.at}
+	body, err := r.document(data)
+	if err != nil {
+		return nil, err
+	}
+	if body == nil {
+		r.fail(place{1, 1}, "", "the file is empty; it needs topology and images")
+		return nil, r.err()
+	}
+	if _, ok := body.(ast.MapNode); !ok {
+		r.fail(placeOf(body), "", "the file must hold keys and values, such as topology and images")
+		return nil, r.err()
+	}
+	r.read("", body, reflect.ValueOf(s).Elem())
+	if s.Name == "" {
+		s.Name = strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
+	}
+	if err := r.err(); err != nil {
+		return nil, err // what was not read cannot be checked
+	}
+	(&checker{Scenario: s, r: r}).check()
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// document is the only document of a file, nil if it is empty.
+func (r *reader) document(data []byte) (body ast.Node, err error) {
+	at := place{1, 1}
+	refuse := func(format string, args ...any) (ast.Node, error) {
+		r.fail(at, "", format, args...)
+		return nil, r.err()
+	}
+	if len(data) > maxFile {
+		return refuse("the file has more than %d KiB", maxFile>>10)
+	}
+	if !utf8.Valid(data) {
+		return refuse("the file is not text in UTF-8")
+	}
+	if line, deep := tooDeep(data); deep {
+		at.line = line
+		return refuse("nested more than %d deep", maxDepth)
+	}
+	doc, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
+	if err != nil {
+		if syntax := yaml.Error(nil); errors.As(err, &syntax) {
+			if t := syntax.GetToken(); t != nil && t.Position != nil {
+				at = place{t.Position.Line, t.Position.Column}
+			}
+			return refuse("%s", syntax.GetMessage())
+		}
+		return refuse("%s", err)
+	}
+	for _, d := range doc.Docs {
+		if d.Body == nil || d.Body.Type() == ast.NullType || d.Body.Type() == ast.CommentType {
+			continue
+		}
+		if body != nil {
+			at = placeOf(d.Body)
+			return refuse("a second YAML document; a file holds one scenario")
+		}
+		body = d.Body
+	}
+	return body, nil
+}
+
+// tooDeep bounds how many brackets, or dashes and question marks of a line, may be open: a rough
+// count that no file written by a person comes near.
+func tooDeep(data []byte) (line int, deep bool) {
+	line = 1
+	open, marks, indent, start := 0, 0, 0, true
+	for _, c := range data {
+		switch c {
+		case '\n':
+			line++
+			marks, indent, start = 0, 0, true
+			continue
+		case '[', '{':
+			open++
+		case ']', '}':
+			open = max(open-1, 0)
+		case '-', '?', ':', '!', '&', '*':
+			marks++
+		case ' ', '\t':
+			if start {
+				indent++
+			}
+			continue
+		}
+		start = false
+		if open > maxDepth || marks > 4*maxDepth || indent > 4*maxDepth {
+			return line, true
+		}
+	}
+	return line, false
+}

@@ -1,0 +1,319 @@
+package scenario
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+// workKeys are the keys that each kind of workload has beyond those that all have; those with
+// an exclamation mark it needs.
+var workKeys = map[string][]string{
+	"flash-crowd": {"jitter"},
+	"staggered":   {"over!", "order"},
+	"rolling":     {"batch", "interval!", "jitter", "order"},
+	"poisson":     {"every!", "pulls"},
+	"autoscale":   {"over!", "delay", "order", "nodes!"},
+}
+
+// kindOrder is the order of kinds in messages.
+var workKinds = []string{"flash-crowd", "staggered", "rolling", "poisson", "autoscale"}
+
+func (c *checker) checkWorkload() {
+	if c.given("workload") && len(c.Workload) == 0 {
+		c.fail("workload", "is empty: nobody pulls; leave it out for a flash crowd")
+	}
+	if len(c.Workload) > 1000 {
+		c.fail("workload", "more than 1000 entries")
+		return
+	}
+	_, images := c.imageNames()
+	for i := range c.Workload {
+		w := &c.Workload[i]
+		path := fmt.Sprintf("workload[%d]", i)
+		if !c.oneOf(path+".kind", w.Kind, workKinds...) {
+			continue
+		}
+		var extra []string
+		for _, kind := range workKinds {
+			for _, k := range workKeys[kind] {
+				if k = strings.TrimSuffix(k, "!"); k != "nodes" && !slices.Contains(extra, k) {
+					extra = append(extra, k)
+				}
+			}
+		}
+		for _, k := range extra {
+			mine := workKeys[w.Kind]
+			if c.given(path+"."+k) && !slices.Contains(mine, k) && !slices.Contains(mine, k+"!") {
+				c.fail(path+"."+k, "has no meaning for %s, which has %s", w.Kind, strings.ReplaceAll(strings.Join(mine, ", "), "!", ""))
+			}
+		}
+		for _, k := range workKeys[w.Kind] {
+			if k, need := strings.CutSuffix(k, "!"); need && !c.given(path+"."+k) {
+				c.fail(path+"."+k, "is missing; %s needs it", w.Kind)
+			}
+		}
+		for j, name := range w.Image {
+			p := fmt.Sprintf("%s.image[%d]", path, j)
+			if len(images[name]) == 0 {
+				c.fail(p, "%q is no image; there are %s", name, c.someImages())
+			}
+			if slices.Index(w.Image, name) < j {
+				c.fail(p, "%q is given twice", name)
+			}
+		}
+		if w.Order != "number" && w.Order != "random" {
+			c.oneOf(path+".order", w.Order, "number", "random")
+		}
+		if w.Parallel > maxLayers {
+			c.fail(path+".parallel", "is more than %d", maxLayers)
+		}
+		if w.Retries > maxCount/100 {
+			c.fail(path+".retries", "is more than %d", maxCount/100)
+		}
+		if w.Pulls > maxPulls {
+			c.fail(path+".pulls", "is more than %d", maxPulls)
+		}
+		if c.given(path+".pulls") && w.Pulls == 0 {
+			c.fail(path+".pulls", "must be at least 1")
+		}
+		c.checkSelector(path+".nodes", &w.Nodes)
+		c.checkWorkTimes(path, w)
+	}
+}
+
+// someImages names some of the images.
+func (c *checker) someImages() string {
+	var names []string
+	for i := range c.Images {
+		if i == 10 {
+			return strings.Join(names, ", ") + " and others"
+		}
+		names = append(names, c.Images[i].Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (c *checker) checkWorkTimes(path string, w *work) {
+	for _, v := range []struct {
+		key string
+		d   duration
+	}{{"at", w.At}, {"jitter", w.Jitter}, {"over", w.Over}, {"delay", w.Delay}} {
+		c.notNegative(path+"."+v.key, v.d)
+	}
+	for _, v := range []struct {
+		key string
+		d   duration
+	}{{"every", w.Every}, {"interval", w.Interval}} {
+		if c.given(path+"."+v.key) && v.d <= 0 {
+			c.fail(path+"."+v.key, "must be more than 0")
+		}
+	}
+	if w.At >= c.Limits.Time {
+		c.fail(path+".at", "%v is not before the run ends, limits.time %v", time.Duration(w.At), time.Duration(c.Limits.Time))
+	}
+}
+
+// checkSelector checks that the zones, racks and nodes of a selector exist.
+func (c *checker) checkSelector(path string, s *selector) {
+	n := len(c.layout.zone)
+	for _, t := range s.terms {
+		if t.zone != "" {
+			z, ok := c.layout.byName[t.zone]
+			if !ok {
+				var names []string
+				for _, z := range c.Topology.Zones[:min(len(c.Topology.Zones), 10)] {
+					names = append(names, z.Name)
+				}
+				c.fail(path, "zone %q does not exist; there are %s", t.zone, strings.Join(names, ", "))
+			} else if racks := c.layout.zones[z].racks; t.rack >= int64(racks) {
+				c.fail(path, "rack %s/%d does not exist; the zone has %d, from 0 on", t.zone, t.rack, racks)
+			}
+		}
+		if t.kind == termNumbers && t.hi >= int64(n) {
+			c.fail(path, "node %d does not exist; there are %d, from 0 on", t.hi, n)
+		}
+		if t.kind == termSome && t.lo > int64(n) {
+			c.fail(path, "%d random of %d nodes", t.lo, n)
+		}
+	}
+}
+
+// works spells out who joins when, and who pulls what when.
+func (e *expander) works() {
+	s := e.s
+	list := s.Workload
+	if len(list) == 0 {
+		var w work
+		r := &reader{at: map[string]place{}}
+		r.read("workload[]", nil, reflect.ValueOf(&w).Elem())
+		list = []work{w}
+	}
+	rngs := make([]*rand.Rand, len(list))
+	seen := map[string]int{}
+	for i := range list {
+		kind := list[i].Kind
+		rngs[i] = stream(e.seed, fmt.Sprintf("workload %s %d", kind, seen[kind]))
+		seen[kind]++
+	}
+	joining := make([]bool, len(e.run.Nodes))
+	for i := range list { // who joins decides who is there for the others
+		if w := &list[i]; w.Kind == "autoscale" {
+			e.autoscale(fmt.Sprintf("workload[%d]", i), w, rngs[i], joining)
+		}
+	}
+	for i := range list {
+		if w := &list[i]; w.Kind != "autoscale" {
+			e.work(fmt.Sprintf("workload[%d]", i), w, rngs[i])
+		}
+	}
+	slices.SortStableFunc(e.run.Pulls, func(a, b Pull) int {
+		return cmp.Or(cmp.Compare(a.At, b.At), a.Node-b.Node, a.Image-b.Image)
+	})
+}
+
+func (e *expander) autoscale(path string, w *work, rng *rand.Rand, joining []bool) {
+	nodes := w.Nodes.pick(e.layout, rng, func(int) bool { return true }, func(n int) bool { return !joining[n] })
+	nodes = slices.DeleteFunc(nodes, func(n int) bool {
+		if joining[n] {
+			e.remark(path+".nodes", "node %d joins twice", n)
+		}
+		return joining[n]
+	})
+	for _, n := range nodes {
+		joining[n] = true
+	}
+	if first := slices.Index(joining, false); first < 0 {
+		e.remark(path+".nodes", "leaves no node that is there from the start")
+		nodes = slices.DeleteFunc(nodes, func(n int) bool { return n == 0 })
+		joining[0], e.run.Nodes[0].Joins = false, 0
+	}
+	w.sort(nodes, rng)
+	p := e.puller(w, rng)
+	for i, n := range nodes {
+		joins := later(time.Duration(w.At), portion(w.Over, i, len(nodes)))
+		if joins >= e.run.Limits.Time {
+			e.remark(path+".over", "node %d would join when the run is over", n)
+			joins = e.run.Limits.Time - 1
+		}
+		e.run.Nodes[n].Joins = joins
+		p.pull(path+".delay", later(joins, time.Duration(w.Delay)), n)
+	}
+}
+
+func (e *expander) work(path string, w *work, rng *rand.Rand) {
+	at := time.Duration(w.At)
+	there := func(n int) bool { return e.run.Nodes[n].Joins <= at }
+	nodes := w.Nodes.pick(e.layout, rng, there, there)
+	if len(nodes) == 0 {
+		e.note(path+".nodes", "nobody is meant, or there at %v", at)
+		return
+	}
+	p := e.puller(w, rng)
+	jitter := func() time.Duration {
+		if w.Jitter == 0 {
+			return 0
+		}
+		return time.Duration(rng.Int64N(int64(w.Jitter) + 1))
+	}
+	switch w.Kind {
+	case "flash-crowd":
+		for _, n := range nodes {
+			p.pull(path+".jitter", later(at, jitter()), n)
+		}
+	case "staggered":
+		w.sort(nodes, rng)
+		for i, n := range nodes {
+			p.pull(path+".over", later(at, portion(w.Over, i, len(nodes))), n)
+		}
+	case "rolling":
+		w.sort(nodes, rng)
+		batch := w.Batch.of(len(nodes))
+		for i, n := range nodes {
+			if i > 0 && i%batch == 0 {
+				at = later(at, time.Duration(w.Interval))
+			}
+			p.pull(path+".interval", later(at, jitter()), n)
+		}
+	case "poisson":
+		turn := slices.Clone(nodes)
+		pulls := int(w.Pulls)
+		if pulls == 0 {
+			pulls = len(turn)
+		}
+		if !e.scaled && mulExceeds(int64(w.Every), int64(pulls), int64(e.run.Limits.Time)) {
+			e.remark(path+".every", "%d pulls take longer than limits.time, %v", pulls, e.run.Limits.Time)
+		}
+		for i := range pulls {
+			if i%len(turn) == 0 {
+				rng.Shuffle(len(turn), func(a, b int) { turn[a], turn[b] = turn[b], turn[a] })
+			}
+			if at >= e.run.Limits.Time {
+				e.note(path+".every", "%d pulls would begin when the run is over; they are left out", pulls-i)
+				break
+			}
+			p.pull(path+".every", at, turn[i%len(turn)])
+			at = later(at, exponential(rng, time.Duration(w.Every)))
+		}
+	}
+}
+
+// sort puts nodes, which ascend, into the order of the workload.
+func (w *work) sort(nodes []int, rng *rand.Rand) {
+	if w.Order == "random" {
+		rng.Shuffle(len(nodes), func(a, b int) { nodes[a], nodes[b] = nodes[b], nodes[a] })
+	}
+}
+
+// puller adds the pulls of one workload.
+type puller struct {
+	e      *expander
+	w      *work
+	rng    *rand.Rand
+	images []int
+	mix    *zipf
+}
+
+func (e *expander) puller(w *work, rng *rand.Rand) *puller {
+	p := &puller{e: e, w: w, rng: rng}
+	for _, name := range w.Image {
+		for _, i := range e.names[name] {
+			if !slices.Contains(p.images, i) {
+				p.images = append(p.images, i)
+			}
+		}
+	}
+	if len(p.images) == 0 {
+		p.images = []int{0}
+	}
+	p.mix = newZipf(len(p.images), w.Zipf)
+	return p
+}
+
+func (p *puller) pull(path string, at time.Duration, node int) {
+	e := p.e
+	image := p.images[p.mix.draw(p.rng)]
+	switch {
+	case at >= e.run.Limits.Time:
+		e.remark(path, "the pull of node %d would begin when the run is over, limits.time %v; it is left out", node, e.run.Limits.Time)
+	case len(e.run.Pulls) >= maxPulls:
+		e.remark(path, "more than %d pulls", maxPulls)
+	default:
+		e.run.Pulls = append(e.run.Pulls, Pull{At: at, Node: node, Image: image, Parallel: int(p.w.Parallel), Retries: int(p.w.Retries)})
+	}
+}
+
+// portion is when the i-th of n is due, the first at 0 and the last after d.
+func portion(d duration, i, n int) time.Duration {
+	if n < 2 {
+		return 0
+	}
+	return time.Duration(mulDiv(int64(d), int64(i), int64(n-1)))
+}
+
+// later is t and d, and not more than what is later than any run.
+func later(t, d time.Duration) time.Duration { return min(t+d, 2*maxDuration) }
