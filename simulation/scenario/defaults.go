@@ -21,6 +21,7 @@ const (
 	defaultCostPublish  = "2ms"
 	defaultCostOverhead = "5%"
 	defaultCostRequest  = "0s"
+	defaultCostBuffer   = "none"
 )
 
 // Defaults are the latencies, look-ups and costs of a scenario that does not give them.
@@ -46,5 +47,5 @@ func (d *dht) run() DHT {
 
 func (c *costs) run() Costs {
 	return Costs{Message: time.Duration(c.Message), Open: time.Duration(c.Open), Store: time.Duration(c.Store), Hash: time.Duration(c.Hash),
-		Publish: time.Duration(c.Publish), Overhead: int(c.Overhead), Request: time.Duration(c.Request)}
+		Publish: time.Duration(c.Publish), Overhead: int(c.Overhead), Request: time.Duration(c.Request), Buffer: int64(c.Buffer)}
 }

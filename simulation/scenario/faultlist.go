@@ -179,6 +179,7 @@ func (e *expander) faults() {
 		for i := range e.s.Faults {
 			if f := &e.s.Faults[i]; f.Nodes.drawn() == drawn {
 				list[i] = f.run()
+				list[i].Line = e.s.line(fmt.Sprintf("faults[%d]", i))
 				keep[i] = e.befall(fmt.Sprintf("faults[%d]", i), f, &list[i], purpose[i])
 			}
 		}

@@ -74,6 +74,7 @@ type costs struct {
 	Message, Open, Store, Hash, Publish duration
 	Overhead                            part
 	Request                             duration
+	Buffer                              size
 }
 
 type origin struct {

@@ -61,6 +61,7 @@ var keys = []key{
 	{"costs.publish", defaultCostPublish, "What the proof of a blob costs beyond that."},
 	{"costs.overhead", defaultCostOverhead, "What the wire takes beyond the payload: headers, TLS, multiplexing."},
 	{"costs.request", defaultCostRequest, "What a node and its peer take for a range request, beyond the latency."},
+	{"costs.buffer", defaultCostBuffer, "How much of a chunk waits in the buffers of a connection, and what else is sent on it behind that."},
 
 	{"origin", "", "The upstream registry."},
 	{"origin.link", "10gbit", "The rate of its link."},

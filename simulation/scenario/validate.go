@@ -57,7 +57,7 @@ func (r *Run) validCosts() error {
 	switch {
 	case min(l.Rack, l.Zone, l.Far, l.Origin, l.Queue) < 0:
 		return fmt.Errorf("a negative latency")
-	case min(c.Message, c.Open, c.Store, c.Hash, c.Publish, c.Request) < 0 || c.Overhead < 0 || c.Overhead > whole:
+	case min(c.Message, c.Open, c.Store, c.Hash, c.Publish, c.Request) < 0 || c.Overhead < 0 || c.Buffer < 0 || c.Overhead > whole:
 		return fmt.Errorf("a negative cost, or an overhead above 100%%")
 	case len(d.Delays) == 0 || d.Delays[0] < 0 || !slices.IsSorted(d.Delays):
 		return fmt.Errorf("the delays of look-ups must ascend from 0 or more, and be at least one")
