@@ -20,7 +20,7 @@ func BenchmarkFlashCrowd(b *testing.B) {
 	}{
 		{"n=8", crowd{nodes: 8, size: 256 * mib}},
 		{"n=16", crowd{nodes: 16, size: 256 * mib}},
-		{"n=16-equal-share", crowd{nodes: 16, size: 256 * mib}},
+		{"n=16-equal-share", crowd{nodes: 16, size: 256 * mib, opt: Options{Sharing: EqualShare}}},
 		{"n=16-layers", crowd{nodes: 16, size: 256 * mib, layers: 5}},
 		{"n=16-slow-origin", crowd{nodes: 16, size: 256 * mib, origin: 12_500_000 / 4}},
 		{"n=20-stagger", crowd{nodes: 20, size: 256 * mib, stagger: 5 * time.Second}},

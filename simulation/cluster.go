@@ -87,7 +87,7 @@ func (c *cluster) broken(format string, args ...any) {
 func newCluster(run *scenario.Run, opt Options) (*cluster, error) {
 	c := &cluster{run: run, opt: opt, latency: int64(run.Latency.Rack), rng: rand.New(rand.NewPCG(run.Seed, 0)),
 		byDigest: map[digest.Digest]int32{}, res: &Result{}, now: 1, waiting: len(run.Pulls)}
-	c.net.q, c.net.sharing = &c.q, opt.Sharing
+	c.net.q, c.net.sharing = &c.q, opt.Sharing.among(len(run.Nodes))
 	for k := range run.Blobs {
 		b, err := newContent(&run.Blobs[k], run.Seed, len(run.Nodes))
 		if err != nil {

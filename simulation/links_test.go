@@ -45,7 +45,7 @@ func drain(w *network, starts map[int64]func(now int64), until int64) map[int32]
 }
 
 func TestFlowsShareLinks(t *testing.T) {
-	for _, sharing := range []Sharing{EqualShare, MaxMin} {
+	for _, sharing := range []Sharing{EqualShare, LeveledShare, MaxMin} {
 		w := &network{q: &queue{}, sharing: sharing}
 		a, b, c := w.addLink(1000), w.addLink(1000), w.addLink(1000)
 		ends := drain(w, map[int64]func(int64){
@@ -63,10 +63,10 @@ func TestFlowsShareLinks(t *testing.T) {
 	}
 }
 
-// Three flows leave a, one of them for a slow link: only MaxMin gives what it
+// Three flows leave a, one of them for a slow link: all but EqualShare give what it
 // cannot use to the others.
 func TestMaxMinSharesTheRest(t *testing.T) {
-	for sharing, want := range map[Sharing]int64{EqualShare: 3 * nanos, MaxMin: 1000 * nanos / 450} {
+	for sharing, want := range map[Sharing]int64{EqualShare: 3 * nanos, LeveledShare: 1000 * nanos / 450, MaxMin: 1000 * nanos / 450} {
 		w := &network{q: &queue{}, sharing: sharing}
 		a, slow, b, c := w.addLink(1000), w.addLink(100), w.addLink(1000), w.addLink(1000)
 		ends := drain(w, map[int64]func(int64){0: func(now int64) {
@@ -84,7 +84,7 @@ func TestMaxMinSharesTheRest(t *testing.T) {
 }
 
 func TestFlowsHaveLimits(t *testing.T) {
-	for _, sharing := range []Sharing{EqualShare, MaxMin} {
+	for _, sharing := range []Sharing{EqualShare, LeveledShare, MaxMin} {
 		w := &network{q: &queue{}, sharing: sharing}
 		a, b := w.addLink(1000), w.addLink(1000)
 		ends := drain(w, map[int64]func(int64){0: func(now int64) {
@@ -114,7 +114,7 @@ func TestQueueIsInOrder(t *testing.T) {
 }
 
 func TestRatesChange(t *testing.T) {
-	for _, sharing := range []Sharing{EqualShare, MaxMin} {
+	for _, sharing := range []Sharing{EqualShare, LeveledShare, MaxMin} {
 		w := &network{q: &queue{}, sharing: sharing}
 		a, b, c := w.addLink(1000), w.addLink(1000), w.addLink(1000)
 		var first int32
@@ -130,7 +130,7 @@ func TestRatesChange(t *testing.T) {
 		}, 100*nanos)
 		// The second may have a share of 250 a second or all of a; the first waits until 8 s.
 		want := int64(4 * nanos)
-		if sharing == MaxMin {
+		if sharing != EqualShare {
 			want = 7 * nanos / 2
 		}
 		if ends[2] != want || ends[1] != 8*nanos+1250*nanos/100 {
