@@ -72,8 +72,8 @@ func (a axis) Ticks(low, high float64) []plot.Tick {
 	}
 	step := a.step((high - low) / a.unit / 5.5)
 	var ticks []plot.Tick
-	for i := math.Ceil(low/a.unit/step - 1e-9); i*step*a.unit <= high*(1+1e-9); i++ {
-		v := i * step
+	for i := int(math.Ceil(low/a.unit/step - 1e-9)); float64(i)*step*a.unit <= high*(1+1e-9); i++ {
+		v := float64(i) * step
 		ticks = append(ticks, plot.Tick{Value: v * a.unit, Label: strconv.FormatFloat(math.Round(v*1e6)/1e6, 'f', -1, 64)})
 	}
 	return ticks

@@ -90,7 +90,7 @@ func newChart(title, caption string, x, y axis) *chart {
 		a.axis.LineStyle.Color, a.axis.Tick.LineStyle.Color = inkText.light, inkText.light
 		a.axis.Tick.Length = 4
 		for _, style := range []*draw.TextStyle{&a.axis.Label.TextStyle, &a.axis.Tick.Label} {
-			style.Font = font.From(font.Font{Typeface: "Liberation", Variant: "Sans"}, 10)
+			style.Font = font.From(font.Font{Typeface: "Liberation", Variant: "Sans"}, 11)
 			style.Color = inkText.light
 		}
 		a.axis.Label.Padding = 3

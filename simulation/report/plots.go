@@ -3,7 +3,6 @@ package report
 import (
 	"math"
 	"slices"
-	"time"
 
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
@@ -20,7 +19,7 @@ const sinceStart = "time since the start"
 func (r *Report) figures() ([]Figure, error) {
 	end := r.end()
 	var charts []*chart
-	for _, make := range []func(float64) *chart{r.completionChart, r.sourceChart, r.egressChart, r.linkChart, r.waitChart} {
+	for _, make := range []func(float64) *chart{r.completionChart, r.sourceChart, r.egressChart, r.linkChart, r.waitChart, r.messageChart} {
 		if c := make(end); c != nil {
 			charts = append(charts, c)
 		}
@@ -221,31 +220,20 @@ func (r *Report) linkChart(end float64) *chart {
 		simulation.PaidUplink: {"paid zone links", inkPurple, broken},
 		simulation.OriginLink: {"registry's link", inkRed, dashed},
 	}
-	// A few windows, or the lines would be noise.
-	const windows = 100
-	every := max(1, len(r.res.Series)/windows)
 	most := 0.0
 	var lines [simulation.LinkClasses]plotter.XYs
 	for class := range simulation.LinkClasses {
-		capacity := r.res.Capacity[class]
+		capacity := float64(r.res.Capacity[class])
 		if capacity <= 0 || r.res.Links[class] == 0 {
 			continue
 		}
-		var at time.Duration
-		var sum int64
-		lines[class] = plotter.XYs{}
-		for i := every - 1; i < len(r.res.Series); i += every {
-			p := &r.res.Series[i]
-			if p.At <= at {
-				continue
-			}
-			share := float64(p.Links[class]-sum) / float64(capacity) / (p.At - at).Seconds()
-			lines[class] = append(lines[class], plotter.XY{X: at.Seconds(), Y: share})
+		r.windows(func(from, to *simulation.Point) {
+			share := float64(to.Links[class]-from.Links[class]) / capacity / (to.At - from.At).Seconds()
+			lines[class] = append(lines[class], plotter.XY{X: from.At.Seconds(), Y: share})
 			most = max(most, share)
-			at, sum = p.At, p.Links[class]
-		}
+		})
 		if n := len(lines[class]); n > 0 {
-			lines[class] = append(lines[class], plotter.XY{X: at.Seconds(), Y: lines[class][n-1].Y})
+			lines[class] = append(lines[class], plotter.XY{X: end, Y: lines[class][n-1].Y})
 		}
 	}
 	if most == 0 {
@@ -258,6 +246,39 @@ func (r *Report) linkChart(end float64) *chart {
 		c.line(s.name, points, s.colour, s.dash, true)
 	}
 	return c
+}
+
+// messageChart shows how much nodes talked.
+func (r *Report) messageChart(end float64) *chart {
+	var points plotter.XYs
+	most := 0.0
+	r.windows(func(from, to *simulation.Point) {
+		each := float64(to.Messages-from.Messages) / (to.At - from.At).Seconds() / float64(r.Nodes)
+		points = append(points, plotter.XY{X: from.At.Seconds(), Y: each})
+		most = max(most, each)
+	})
+	if most == 0 {
+		return nil
+	}
+	points = append(points, plotter.XY{X: end, Y: points[len(points)-1].Y})
+	c := newChart("Messages", "Control messages that a node sent in a second, the mean of all nodes.", timeAxis(sinceStart, end), axis{label: "messages a second", max: most * 1.04, unit: 1, bases: tens})
+	c.shade("a fault", r.faultSpans())
+	c.line("messages", points, inkPurple, solid, true)
+	return c
+}
+
+// windows calls f for the spans of time that rates are shown for: about a hundred, or
+// the lines would be noise.
+func (r *Report) windows(f func(from, to *simulation.Point)) {
+	const most = 100
+	every := max(1, len(r.res.Series)/most)
+	var from simulation.Point
+	for i := every - 1; i < len(r.res.Series); i += every {
+		if to := &r.res.Series[i]; to.At > from.At {
+			f(&from, to)
+			from = *to
+		}
+	}
 }
 
 // waitChart shows how long clients waited: for the first byte, and for all.

@@ -27,7 +27,7 @@ func (r *Report) Table(w io.Writer) error {
 	t.row("first byte", times(r.FirstByte))
 	t.row("registry", r.registryText())
 	if n := r.LinkBytes[simulation.PaidUplink.String()]; n > 0 {
-		t.row("paid links", fmt.Sprintf("%s, %s of the distinct content", size(n), times100(n, r.UniqueBytes)))
+		t.row("paid links", fmt.Sprintf("%s, %s the distinct content", size(n), times100(n, r.UniqueBytes)))
 	}
 	t.row("nodes got", fmt.Sprintf("%s from peers, %s from the registry, %s in vain; %s were served from stores",
 		size(r.PeerBytes), size(r.res.OriginDelivered), size(r.CutBytes), size(r.StoreBytes)))
