@@ -144,7 +144,7 @@ func (r *Report) made() string {
 
 func (r *Report) tiles() []tile {
 	var tiles []tile
-	add := func(name, value, note string) { tiles = append(tiles, tile{name, value, note}) }
+	add := func(name, value, note string) { tiles = append(tiles, tile{name, value, together(note)}) }
 	note := "from the first client's start to the last one's end"
 	if r.MakespanRatio != nil {
 		note = fmt.Sprintf("%.3f of the optimum, %s", *r.MakespanRatio, duration(r.res.Optimum))

@@ -290,8 +290,8 @@ func mechanisms(res *simulation.Result) map[string]int64 {
 	m := &res.Metrics
 	return map[string]int64{
 		"takeovers": m[policy.CountTakeover], "redirects": m[policy.CountRedirect], "hedges": m[policy.CountHedge],
-		"bans": m[policy.CountBan], "busy": m[policy.CountRefused], "regrants": m[policy.CountRegrant],
-		"refetches": m[policy.CountRefuted] + m[policy.CountProbe],
+		"bans": m[policy.CountBan], "busy": m[policy.CountBusy], "regrants": m[policy.CountRegrant],
+		"refetches": m[policy.CountRefuted],
 	}
 }
 

@@ -48,7 +48,7 @@ func sample(nodes int) (*scenario.Run, *simulation.Result) {
 		},
 	}
 	res.Messages[policy.MsgHave], res.Messages[policy.MsgState] = int64(nodes)*900, int64(nodes)*120
-	res.Metrics[policy.CountTakeover], res.Metrics[policy.CountRefused] = 1, 4321
+	res.Metrics[policy.CountTakeover], res.Metrics[policy.CountBusy] = 1, 4321
 	for i := range nodes {
 		run.Nodes = append(run.Nodes, scenario.Node{Zone: i % 2, Rack: i % 2, Up: gbit, Down: gbit, Disk: 500 * mib})
 		at := time.Duration(i) * 10 * time.Second / time.Duration(nodes)

@@ -46,7 +46,7 @@ func (s *Summary) HTML(w io.Writer, link func(seed uint64) string) error {
 		p.Verdict.Class, p.Verdict.Text = "warn", fmt.Sprintf("Interrupted: %d of %d seeds were run to their end, and nothing was broken.", sum.Complete, sum.Seeds)
 	}
 	three := func(name string, m Middle, text func(float64) string) {
-		p.Tiles = append(p.Tiles, tile{name, text(m.Median), fmt.Sprintf("median; from %s to %s", text(m.Min), text(m.Max))})
+		p.Tiles = append(p.Tiles, tile{name, text(m.Median), together(fmt.Sprintf("median; from %s to %s", text(m.Min), text(m.Max)))})
 	}
 	fixed := func(places int) func(float64) string {
 		return func(v float64) string { return fmt.Sprintf("%.*f", places, v) }

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -31,7 +32,15 @@ func rate(n int64) string {
 		}
 		v, unit = v/1000, u
 	}
-	return strings.TrimSuffix(strings.TrimRight(digits(v), "0"), ".") + " " + unit
+	return trim(digits(v)) + " " + unit
+}
+
+// trim cuts the zeros off the end of a fraction.
+func trim(number string) string {
+	if !strings.Contains(number, ".") {
+		return number
+	}
+	return strings.TrimSuffix(strings.TrimRight(number, "0"), ".")
 }
 
 // digits writes a number from 0 to 1000 with three digits.
@@ -106,7 +115,7 @@ func few(v float64) string {
 
 // percent writes parts in a million.
 func percent(millionths int64) string {
-	return strings.TrimSuffix(strings.TrimRight(strconv.FormatFloat(float64(millionths)/1e4, 'f', 4, 64), "0"), ".") + " %"
+	return trim(strconv.FormatFloat(float64(millionths)/1e4, 'f', 4, 64)) + " %"
 }
 
 // plural is the word for n things.
@@ -116,6 +125,11 @@ func plural[T ~int | ~int64](n T, one, many string) string {
 	}
 	return count(n) + " " + many
 }
+
+// together keeps numbers and their units in one line of a page.
+func together(text string) string { return betweenUnits.ReplaceAllString(text, "$1\u00a0$2") }
+
+var betweenUnits = regexp.MustCompile(`([0-9]) ([A-Za-zµ%]+)`)
 
 // seconds is a duration as JSON has it, to the microsecond.
 func seconds(d time.Duration) float64 { return math.Round(d.Seconds()*1e6) / 1e6 }
