@@ -129,7 +129,7 @@ func plural[T ~int | ~int64](n T, one, many string) string {
 // together keeps numbers and their units in one line of a page.
 func together(text string) string { return betweenUnits.ReplaceAllString(text, "$1\u00a0$2") }
 
-var betweenUnits = regexp.MustCompile(`([0-9]) ([A-Za-zµ%]+)`)
+var betweenUnits = regexp.MustCompile(`([0-9]) ((?:s|ms|µs|min|h|d|B|[KMGTP]iB)\b|%)`)
 
 // seconds is a duration as JSON has it, to the microsecond.
 func seconds(d time.Duration) float64 { return math.Round(d.Seconds()*1e6) / 1e6 }
