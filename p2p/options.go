@@ -87,6 +87,11 @@ type Options struct {
 	LowPeers  int
 	HighPeers int
 
+	// Transport replaces TCP, TLS and yamux as the way to other nodes by another
+	// libp2p.Transport and the options that it needs. It has to go by addresses of TCP
+	// all the same. It is there for networks that are simulated.
+	Transport []libp2p.Option
+
 	// Resolver resolves the names of Bootstrap. Default: net.DefaultResolver.
 	Resolver Resolver
 

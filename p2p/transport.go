@@ -3,6 +3,7 @@ package p2p
 import (
 	"crypto/ed25519"
 	"fmt"
+	"slices"
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/control"
@@ -35,11 +36,6 @@ func newLibp2p(key ed25519.PrivateKey, o Options, book *addressBook, conns *conn
 		libp2p.Identity(priv),
 		libp2p.UserAgent(userAgent),
 		libp2p.NoListenAddrs, // listened on one by one, so that each must succeed
-		// Without SO_REUSEPORT: with it, a second node on the same port would
-		// start, and take half of the first one's connections.
-		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport(), tcp.WithConnectionTimeout(o.DialTimeout)),
-		libp2p.Security(libp2ptls.ID, libp2ptls.New),
-		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.ResourceManager(limits),
 		libp2p.ConnectionManager(conns),
 		libp2p.ConnectionGater(onlyNodes{}),
@@ -55,7 +51,17 @@ func newLibp2p(key ed25519.PrivateKey, o Options, book *addressBook, conns *conn
 		libp2p.WithDialTimeout(o.DialTimeout),
 		libp2p.SwarmOpts(swarm.WithDialTimeoutLocal(o.DialTimeout)),
 	}
-	return libp2p.New(append(options, o.libp2p...)...)
+	transport := o.Transport
+	if transport == nil {
+		transport = []libp2p.Option{
+			// Without SO_REUSEPORT: with it, a second node on the same port would
+			// start, and take half of the first one's connections.
+			libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport(), tcp.WithConnectionTimeout(o.DialTimeout)),
+			libp2p.Security(libp2ptls.ID, libp2ptls.New),
+			libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+		}
+	}
+	return libp2p.New(slices.Concat(options, transport, o.libp2p)...)
 }
 
 // onlyNodes refuses peers whose key is not Ed25519: they have no NodeID.

@@ -112,9 +112,13 @@ func newLogger(c *config.Config, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
-// listen binds an address of the configuration.
-func listen(c *config.Config, flag, addr string) (net.Listener, error) {
-	l, err := net.Listen("tcp", addr)
+// bind binds an address of the configuration.
+func (on network) bind(c *config.Config, flag, addr string) (net.Listener, error) {
+	listen := on.listen
+	if listen == nil {
+		listen = func(addr string) (net.Listener, error) { return net.Listen("tcp", addr) }
+	}
+	l, err := listen(addr)
 	if err != nil {
 		return nil, listenError(c, flag, err)
 	}
@@ -123,7 +127,10 @@ func listen(c *config.Config, flag, addr string) (net.Listener, error) {
 
 // freeForPeers tries the addresses for peers that name a port. libp2p would fail
 // on a taken one too, but its error is text, from which no exit code follows.
-func freeForPeers(c *config.Config) error {
+func (on network) freeForPeers(c *config.Config) error {
+	if on.peers != nil {
+		return nil
+	}
 	for _, a := range c.P2PListen {
 		m, err := multiaddr.NewMultiaddr(a)
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/libp2p/go-libp2p"
 	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -59,10 +60,25 @@ type node struct {
 	fetcher *fetcher.Fetcher
 }
 
+// network is what a node reaches everybody else over. The zero value is the
+// machine's; tests have simulated ones.
+type network struct {
+	// listen binds an address for clients or for operators, by TCP if it is nil.
+	listen func(addr string) (net.Listener, error)
+	// peers and origin are how peers and origins are reached instead of by TCP:
+	// [p2p.Options] and [origin.Options] say more.
+	peers  []libp2p.Option
+	origin func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
 // openNode binds the addresses, opens the data directory and wires everything.
 // It serves nobody before [node.Run]. Close must be called, whether or not Run
 // was.
-func openNode(c *config.Config, log *slog.Logger) (_ *node, err error) {
+func openNode(c *config.Config, log *slog.Logger) (*node, error) {
+	return openNodeOn(network{}, c, log)
+}
+
+func openNodeOn(on network, c *config.Config, log *slog.Logger) (_ *node, err error) {
 	n := &node{config: c, log: log, started: time.Now()}
 	defer func() {
 		if err != nil {
@@ -72,13 +88,13 @@ func openNode(c *config.Config, log *slog.Logger) (_ *node, err error) {
 
 	// Addresses first: they tell at once, and without traces, that a node runs
 	// here already.
-	if n.proxyListener, err = listen(c, "listen", c.Listen); err != nil {
+	if n.proxyListener, err = on.bind(c, "listen", c.Listen); err != nil {
 		return nil, err
 	}
-	if n.adminListener, err = listen(c, "admin", c.Admin); err != nil {
+	if n.adminListener, err = on.bind(c, "admin", c.Admin); err != nil {
 		return nil, err
 	}
-	if err := freeForPeers(c); err != nil {
+	if err := on.freeForPeers(c); err != nil {
 		return nil, err
 	}
 
@@ -110,6 +126,7 @@ func openNode(c *config.Config, log *slog.Logger) (_ *node, err error) {
 		Announce:   c.P2PAnnounce,
 		Bootstrap:  c.Bootstrap,
 		MDNS:       c.MDNS,
+		Transport:  on.peers,
 		Logger:     component("p2p"),
 		Registerer: metrics,
 	})
@@ -126,6 +143,8 @@ func openNode(c *config.Config, log *slog.Logger) (_ *node, err error) {
 		UserAgent:  "peercache/" + readBuildInfo().Version,
 		Logger:     component("origin"),
 		Registerer: metrics,
+
+		DialContext: on.origin,
 	})
 	if err != nil {
 		return nil, &exitError{exitUsage, fmt.Errorf("%s: %w", c.At("origin"), err)}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -15,8 +14,6 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 )
-
-type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // Client asks origins. It is safe for concurrent use. It has no goroutine of
 // its own; those that requests start (tokens that several requests wait for,

@@ -38,11 +38,11 @@ func newTransport(o *Options, named bool, roots *x509.CertPool) *http.Transport 
 		// up, which takes a quarter of an hour.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
 	}
-	if o.dial != nil {
+	if o.DialContext != nil {
 		t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, o.Dial)
 			defer cancel()
-			return o.dial(ctx, network, addr)
+			return o.DialContext(ctx, network, addr)
 		}
 		return t
 	}

@@ -49,7 +49,7 @@ func play(t *testing.T, change func(*Options), f func(s *stage)) {
 		s.net.Serve(t, "storage.test:80", s.storage)
 		opts := &Options{
 			Origins:  []Config{{Name: "registry.test", URL: "http://registry.test"}},
-			Keychain: authn.NewMultiKeychain(), Proxy: noProxy, Registerer: s.metrics, dial: s.net.Dial,
+			Keychain: authn.NewMultiKeychain(), Proxy: noProxy, Registerer: s.metrics, DialContext: s.net.Dial,
 		}
 		if change != nil {
 			change(opts)

@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"net/http"
@@ -94,7 +95,7 @@ type Options struct {
 	// Registerer for metrics. Default: none.
 	Registerer prometheus.Registerer
 
-	// dial replaces net.Dialer and with it the check of resolved addresses. It
-	// exists for tests whose connections are pipes.
-	dial dialFunc
+	// DialContext replaces net.Dialer, and with it the check of resolved
+	// addresses. It is there for networks that are simulated.
+	DialContext func(ctx context.Context, network, addr string) (net.Conn, error)
 }

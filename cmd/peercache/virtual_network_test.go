@@ -1,0 +1,381 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/connmgr"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	libp2pnet "github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
+	"github.com/libp2p/go-libp2p/core/transport"
+	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
+	"github.com/marcopolo/simnet"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/quic-go/quic-go"
+	"go.uber.org/fx"
+)
+
+// virtualNetwork is a network of simulated packets: each host has a link of its own to
+// a switch that knows how long a packet takes between two of them. What goes over it is
+// QUIC, where production has TCP with TLS and yamux: the congestion control is
+// another, what is sent is the same.
+type virtualNetwork struct {
+	packets simnet.Simnet
+	// delay is one way, between two hosts by their numbers.
+	delay func(from, to int) time.Duration
+
+	mu     sync.Mutex // also guards packets.NewEndpoint, which is not safe
+	random *rand.Rand
+	lost   func(from, to int) int // parts in a million of the packets between two hosts, under mu
+}
+
+// Hosts are numbered: the origin is the first, the nodes follow.
+const (
+	originHost = 0
+	firstNode  = 1
+	maxHosts   = 1 << 16
+	peerPort   = 5051
+	registryPort = 80
+)
+
+func newVirtualNetwork(seed uint64, delay func(from, to int) time.Duration) *virtualNetwork {
+	v := &virtualNetwork{delay: delay, random: rand.New(rand.NewPCG(seed, 1))}
+	v.packets.LatencyFunc = func(p *simnet.Packet) time.Duration { return delay(hostOf(p.From), hostOf(p.To)) }
+	v.packets.Logger = slog.New(slog.DiscardHandler)
+	v.packets.Start()
+	return v
+}
+
+func (v *virtualNetwork) close() { v.packets.Close() }
+
+// lose has packets be lost from now on.
+func (v *virtualNetwork) lose(parts func(from, to int) int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.lost = parts
+}
+
+func (v *virtualNetwork) loses(from, to int) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.lost != nil && v.random.IntN(1e6) < v.lost(from, to)
+}
+
+func hostIP(number int) net.IP { return net.IPv4(10, 1, byte(number>>8), byte(number)).To16() }
+
+func hostOf(a net.Addr) int {
+	ip := a.(*net.UDPAddr).IP.To4()
+	return int(ip[2])<<8 | int(ip[3])
+}
+
+// virtualHost is one machine on the network. It outlives what runs on it.
+type virtualHost struct {
+	on     *virtualNetwork
+	number int
+	link   simnet.NodeBiDiLinkSettings
+
+	mu    sync.Mutex
+	dead  bool
+	conns map[interface{ abort() }]bool // that are open
+	quic  *quicreuse.ConnManager        // of the node that runs here
+}
+
+// unlimited is a rate that nothing in a test comes near, in bytes a second.
+const unlimited = 1 << 40
+
+// addHost adds a host. Rates are in bytes a second, 0 for no bound.
+func (v *virtualNetwork) addHost(number int, up, down int64) *virtualHost {
+	settings := func(rate int64) simnet.LinkSettings {
+		if rate == 0 {
+			rate = unlimited
+		}
+		return simnet.LinkSettings{BitsPerSecond: int(8 * rate)}
+	}
+	return &virtualHost{
+		on: v, number: number, conns: map[interface{ abort() }]bool{},
+		link: simnet.NodeBiDiLinkSettings{Uplink: settings(up), Downlink: settings(down)},
+	}
+}
+
+// endpoint is where packets of the host leave and arrive.
+func (h *virtualHost) endpoint(port int) net.PacketConn {
+	h.on.mu.Lock()
+	defer h.on.mu.Unlock()
+	return &virtualPackets{h.on.packets.NewEndpoint(&net.UDPAddr{IP: hostIP(h.number), Port: port}, h.link), h}
+}
+
+// virtualPackets loses what is to be lost.
+type virtualPackets struct {
+	*simnet.SimConn
+	host *virtualHost
+}
+
+func (p *virtualPackets) WriteTo(b []byte, to net.Addr) (int, error) {
+	if p.host.isDead() || p.host.on.loses(p.host.number, hostOf(to)) {
+		return len(b), nil
+	}
+	u := to.(*net.UDPAddr)
+	return p.SimConn.WriteTo(b, &net.UDPAddr{IP: u.IP.To16(), Port: u.Port})
+}
+
+func (h *virtualHost) isDead() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.dead
+}
+
+// die has the host fall silent. Its peers' connections break, as those of a process
+// that is killed do: its kernel says so.
+func (h *virtualHost) die() {
+	h.mu.Lock()
+	conns := h.conns
+	h.conns = map[interface{ abort() }]bool{}
+	h.mu.Unlock()
+	for c := range conns {
+		c.abort()
+	}
+	h.mu.Lock()
+	h.dead = true
+	h.mu.Unlock()
+}
+
+// revive lets something new run on the host.
+func (h *virtualHost) revive() {
+	h.mu.Lock()
+	h.dead = false
+	h.mu.Unlock()
+}
+
+func (h *virtualHost) opened(c interface{ abort() }) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.conns[c] = true
+}
+
+func (h *virtualHost) ended(c interface{ abort() }) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.conns, c)
+}
+
+// network is what a node on this host stands on. clients is where its clients are.
+func (h *virtualHost) network(clients *pipes) network {
+	return network{
+		listen: clients.listen,
+		peers: []libp2p.Option{
+			libp2p.QUICReuse(func(l fx.Lifecycle, reset quic.StatelessResetKey, token quic.TokenGeneratorKey, opts ...quicreuse.Option) (*quicreuse.ConnManager, error) {
+				m, err := quicreuse.NewConnManager(reset, token, opts...)
+				if err == nil {
+					l.Append(fx.StopHook(m.Close))
+				}
+				return m, err
+			},
+				quicreuse.OverrideListenUDP(func(_ string, a *net.UDPAddr) (net.PacketConn, error) { return h.endpoint(a.Port), nil }),
+				quicreuse.OverrideSourceIPSelector(func() (quicreuse.SourceIPSelector, error) { return hostSource(h.number), nil })),
+			libp2p.Transport(func(key crypto.PrivKey, m *quicreuse.ConnManager, psk pnet.PSK, gater connmgr.ConnectionGater, limits libp2pnet.ResourceManager) (*virtualTransport, error) {
+				inner, err := libp2pquic.NewTransport(key, m, psk, gater, limits)
+				if err != nil {
+					return nil, err
+				}
+				h.mu.Lock()
+				h.quic = m
+				h.mu.Unlock()
+				return &virtualTransport{inner, h}, nil
+			}),
+		},
+		origin: h.dialOrigin,
+	}
+}
+
+type hostSource int
+
+func (s hostSource) PreferredSourceIPForDestination(*net.UDPAddr) (net.IP, error) {
+	return hostIP(int(s)), nil
+}
+
+// virtualTransport goes by addresses of TCP, as production does, although it is QUIC
+// that is spoken there.
+type virtualTransport struct {
+	transport.Transport
+	host *virtualHost
+}
+
+func (t *virtualTransport) Protocols() []int { return []int{ma.P_TCP} }
+
+func (t *virtualTransport) CanDial(a ma.Multiaddr) bool {
+	return len(a) == 2 && a[0].Code() == ma.P_IP4 && a[1].Code() == ma.P_TCP
+}
+
+func (t *virtualTransport) Dial(ctx context.Context, to ma.Multiaddr, p peer.ID) (transport.CapableConn, error) {
+	return t.own(t.Transport.Dial(ctx, toQUIC(to), p))
+}
+
+func (t *virtualTransport) Listen(a ma.Multiaddr) (transport.Listener, error) {
+	l, err := t.Transport.Listen(toQUIC(a))
+	if err != nil {
+		return nil, err
+	}
+	return &virtualListener{l, t, a}, nil
+}
+
+func (t *virtualTransport) own(c transport.CapableConn, err error) (transport.CapableConn, error) {
+	if err != nil {
+		return nil, err
+	}
+	own := &virtualConn{c, t}
+	t.host.opened(own)
+	return own, nil
+}
+
+type virtualListener struct {
+	transport.Listener
+	transport *virtualTransport
+	addr      ma.Multiaddr
+}
+
+func (l *virtualListener) Accept() (transport.CapableConn, error) {
+	return l.transport.own(l.Listener.Accept())
+}
+
+func (l *virtualListener) Multiaddr() ma.Multiaddr { return l.addr }
+
+type virtualConn struct {
+	transport.CapableConn
+	transport *virtualTransport
+}
+
+func (c *virtualConn) Transport() transport.Transport { return c.transport }
+func (c *virtualConn) LocalMultiaddr() ma.Multiaddr   { return toTCP(c.CapableConn.LocalMultiaddr()) }
+func (c *virtualConn) RemoteMultiaddr() ma.Multiaddr  { return toTCP(c.CapableConn.RemoteMultiaddr()) }
+
+func (c *virtualConn) Close() error {
+	c.transport.host.ended(c)
+	return c.CapableConn.Close()
+}
+
+func (c *virtualConn) CloseWithError(code libp2pnet.ConnErrorCode) error {
+	c.transport.host.ended(c)
+	return c.CapableConn.CloseWithError(code)
+}
+
+func (c *virtualConn) abort() { _ = c.CapableConn.CloseWithError(0) }
+
+func translate(a ma.Multiaddr, format string) ma.Multiaddr {
+	m, err := ma.NewMultiaddr(fmt.Sprintf(format, a[0].Value(), a[1].Value()))
+	if err != nil {
+		panic(err) // of an address that was one
+	}
+	return m
+}
+
+func toQUIC(a ma.Multiaddr) ma.Multiaddr { return translate(a, "/ip4/%s/udp/%s/quic-v1") }
+func toTCP(a ma.Multiaddr) ma.Multiaddr  { return translate(a, "/ip4/%s/tcp/%s") }
+
+// originProtocol names the bytes of a TCP connection to the origin in a QUIC stream.
+const originProtocol = "origin"
+
+// dialOrigin gives a connection to the origin. It shares the host's link with
+// what goes to and from peers.
+func (h *virtualHost) dialOrigin(ctx context.Context, _, _ string) (net.Conn, error) {
+	h.mu.Lock()
+	m := h.quic
+	h.mu.Unlock()
+	to := ma.StringCast(fmt.Sprintf("/ip4/%s/udp/%d/quic-v1", hostIP(originHost), registryPort))
+	conn, err := m.DialQUIC(ctx, to, &tls.Config{NextProtos: []string{originProtocol}, InsecureSkipVerify: true}, nil)
+	if err != nil {
+		return nil, err
+	}
+	s, err := conn.OpenStreamSync(ctx)
+	if err != nil {
+		_ = conn.CloseWithError(0, "")
+		return nil, err
+	}
+	c := &streamConn{s, conn, h}
+	h.opened(c)
+	return c, nil
+}
+
+// streamConn is a QUIC connection with one stream, used as a TCP connection is.
+type streamConn struct {
+	*quic.Stream
+	conn *quic.Conn
+	host *virtualHost
+}
+
+func (c *streamConn) LocalAddr() net.Addr  { return c.conn.LocalAddr() }
+func (c *streamConn) RemoteAddr() net.Addr { return c.conn.RemoteAddr() }
+func (c *streamConn) abort()               { _ = c.conn.CloseWithError(1, "") }
+
+func (c *streamConn) Close() error {
+	c.host.ended(c)
+	return c.conn.CloseWithError(0, "")
+}
+
+// pipes are the connections of a node's clients, in memory and for nothing.
+type pipes struct {
+	mu        sync.Mutex
+	listeners map[string]*pipeListener
+}
+
+func newPipes() *pipes { return &pipes{listeners: map[string]*pipeListener{}} }
+
+func (p *pipes) listen(addr string) (net.Listener, error) {
+	l := &pipeListener{conns: make(chan net.Conn), done: make(chan struct{}), addr: addr}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.listeners[addr] = l
+	return l, nil
+}
+
+func (p *pipes) dial(ctx context.Context, _, addr string) (net.Conn, error) {
+	p.mu.Lock()
+	l := p.listeners[addr]
+	p.mu.Unlock()
+	if l == nil {
+		return nil, fmt.Errorf("nothing listens at %s", addr)
+	}
+	near, far := net.Pipe()
+	select {
+	case l.conns <- far:
+		return near, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+type pipeListener struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+	addr  string
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *pipeListener) Addr() net.Addr  { return l }
+func (l *pipeListener) Network() string { return "pipe" }
+func (l *pipeListener) String() string  { return l.addr }

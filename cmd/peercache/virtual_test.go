@@ -1,0 +1,98 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/peercache/peercache/simulation/scenario"
+)
+
+// flashCrowd is a run: all nodes pull one image at once. rate is of each link, in
+// bytes a second.
+func flashCrowd(nodes int, size, rate int64, latency time.Duration) *scenario.Run {
+	run := &scenario.Run{
+		Name: fmt.Sprintf("flash-crowd-%d", nodes), Seed: 1, Verify: "member",
+		Racks: []scenario.Rack{{}}, Zones: []scenario.Zone{{Name: "zone"}},
+		Latency: scenario.Latency{Rack: latency, Zone: latency, Far: latency, Origin: latency},
+		Origin:  scenario.Origin{Link: rate},
+		Blobs:   []scenario.Blob{{Name: "manifest", Size: 1 << 10, Manifest: true}, {Name: "layer", Size: size}},
+		Images:  []scenario.Image{{Name: "v1", Manifest: 0, Layers: []int{1}}},
+		Limits:  scenario.Limits{Time: 10 * time.Minute, Egress: 1_020_000},
+	}
+	for i := range nodes {
+		run.Nodes = append(run.Nodes, scenario.Node{Up: rate, Down: rate})
+		run.Pulls = append(run.Pulls, scenario.Pull{Node: i})
+	}
+	return run
+}
+
+// playVirtual carries a run out in a bubble, which fails the test where a goroutine of a
+// node is left, and prints its result as a line of JSON.
+func playVirtual(t *testing.T, run *scenario.Run) *virtualResult {
+	t.Helper()
+	origin, err := newVirtualOrigin(run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, before, start := t.TempDir(), cpuTime(), time.Now()
+	log := slog.New(slog.DiscardHandler)
+	if testing.Verbose() {
+		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	}
+	var result *virtualResult
+	synctest.Test(t, func(t *testing.T) {
+		if result, err = runVirtual(run, origin, dir, log, nil); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Logf("%.1f CPU-s, %.1f s", (cpuTime() - before).Seconds(), time.Since(start).Seconds())
+	line, err := json.Marshal(result)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s", line)
+	return result
+}
+
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// check fails unless every pull that its node could end is complete and right, within
+// the run's limits.
+func (r *virtualResult) check(t *testing.T, run *scenario.Run) {
+	t.Helper()
+	if r.Done+r.Excused != len(run.Pulls) || r.Wrong != 0 {
+		t.Errorf("%d pulls done, %d excused of %d, %d of wrong bytes: %v", r.Done, r.Excused, len(run.Pulls), r.Wrong, r.Errors)
+	}
+	if limit := float64(run.Limits.Egress) / 1e6; limit > 0 && r.Copies > limit {
+		t.Errorf("the origin wrote %.3f copies, %.3f at most; %.0f hedges", r.Copies, limit, r.Policy["hedges"])
+	}
+	if want := float64(run.Blobs[run.Images[0].Layers[0]].Size) * float64(r.Done); r.PeerBytes+r.OriginBytes < want {
+		t.Errorf("nodes received %.0f bytes, their clients %.0f", r.PeerBytes+r.OriginBytes, want)
+	}
+}
+
+// All nodes want the same image at once: one copy leaves the origin, and no more.
+func TestVirtualFlashCrowd(t *testing.T) {
+	for _, nodes := range []int{3, 8} {
+		t.Run(fmt.Sprint(nodes), func(t *testing.T) {
+			run := flashCrowd(nodes, 8<<20, 12_500_000, 500*time.Microsecond)
+			r := playVirtual(t, run)
+			r.check(t, run)
+			if r.Makespan < r.Optimum/2 || r.Makespan > 5*r.Optimum {
+				t.Errorf("it took %.2f s; no more than %.2f were needed", r.Makespan, r.Optimum)
+			}
+		})
+	}
+}
