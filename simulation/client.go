@@ -167,9 +167,6 @@ func (c *cluster) check(n *node, cl *client, upto int64) {
 		if off+length > upto {
 			break
 		}
-		if h.level[cl.chunk] == chunkindex.Absent && !h.proven {
-			c.broken("%s releases chunk %d, which it does not have", n.id, cl.chunk)
-		}
 		switch t := h.bytes[cl.chunk]; {
 		case t.rot():
 			cl.rotten = true
@@ -192,7 +189,7 @@ func (c *cluster) firstByte(n *node, k int32) {
 
 func (c *cluster) deliver(n *node, e *policy.Effect) {
 	cl := &n.clients[e.Reader-1]
-	b, h := c.blobs[cl.blob], n.held[cl.blob]
+	b := c.blobs[cl.blob]
 	if cl.ended {
 		c.broken("%s delivers to reader %d, which has ended", n.id, e.Reader)
 		return
@@ -201,12 +198,10 @@ func (c *cluster) deliver(n *node, e *policy.Effect) {
 	if b.small {
 		upto = b.size
 	}
-	if upto >= b.size && !h.proven {
-		c.broken("%s releases the last byte of an unproven blob", n.id)
-	}
 	if cl.upto == 0 {
 		c.firstByte(n, cl.blob)
 	}
+	c.rules.released(n, cl, upto)
 	c.check(n, cl, upto)
 	c.q.push(c.now, evConsumed, n.index, n.life, uint64(e.Reader))
 }

@@ -202,6 +202,7 @@ func (c *cluster) boot(n *node) {
 	if c.opt.Tune != nil {
 		c.opt.Tune(int(n.index), &p)
 	}
+	c.rules.booted(n, &p)
 	if c.opt.NewCore != nil {
 		n.core = c.opt.NewCore(int(n.index), p)
 	} else {
