@@ -33,16 +33,17 @@ const (
 
 // cluster is all nodes, the origin, the DHT and the time.
 type cluster struct {
-	run     *scenario.Run
-	opt     Options
-	now     int64
-	latency int64
-	q       queue
-	net     network
-	topo    *topology
-	rng     *rand.Rand
-	trace   trace
-	rules   *rules
+	run *scenario.Run
+	opt Options
+	now int64
+	// varies: what goes between two nodes does not always take the same time.
+	varies bool
+	q      queue
+	net    network
+	topo   *topology
+	rng    *rand.Rand
+	trace  trace
+	rules  *rules
 
 	nodes    []*node
 	blobs    []*content
@@ -85,7 +86,7 @@ func (c *cluster) broken(format string, args ...any) {
 }
 
 func newCluster(run *scenario.Run, opt Options) (*cluster, error) {
-	c := &cluster{run: run, opt: opt, latency: int64(run.Latency.Rack), rng: rand.New(rand.NewPCG(run.Seed, 0)),
+	c := &cluster{run: run, opt: opt, rng: rand.New(rand.NewPCG(run.Seed, 0)),
 		byDigest: map[digest.Digest]int32{}, res: &Result{}, now: 1, waiting: len(run.Pulls)}
 	c.net.q, c.net.sharing = &c.q, opt.Sharing.among(len(run.Nodes))
 	for k := range run.Blobs {
@@ -99,12 +100,14 @@ func newCluster(run *scenario.Run, opt Options) (*cluster, error) {
 		c.byDigest[b.id] = int32(k)
 		c.blobs = append(c.blobs, b)
 	}
+	c.varies = run.Latency.Queue > 0 || run.Costs.Buffer > 0 ||
+		slices.ContainsFunc(run.Faults, func(f scenario.Fault) bool { return f.Kind == scenario.Loss })
 	c.net.overhead = int64(run.Costs.Overhead)
 	c.topo = newTopology(&c.net, run)
 	c.originUp = c.topo.origin
 	for i := range run.Nodes {
 		s := &run.Nodes[i]
-		n := &node{index: int32(i), id: nodeID(i), linked: make([]uint64, (len(run.Nodes)+63)/64),
+		n := &node{index: int32(i), id: nodeID(i), zone: int32(s.Zone), rack: int32(s.Rack), work: int64(run.Costs.Message), linked: make([]uint64, (len(run.Nodes)+63)/64),
 			up: c.topo.up[i], in: c.topo.down[i],
 			held: make([]*holding, len(run.Blobs)), pulled: make([]bool, len(run.Blobs))}
 		n.down = s.Joins > 0
@@ -256,6 +259,7 @@ func (c *cluster) link(a, b *node) {
 	a.linked[b.index>>6] |= 1 << (b.index & 63)
 	b.linked[a.index>>6] |= 1 << (a.index & 63)
 	a.peers, b.peers = append(a.peers, b.index), append(b.peers, a.index)
+	a.arrivals, b.arrivals = append(a.arrivals, 0), append(b.arrivals, 0)
 	c.step(a, policy.Event{Kind: policy.EvPeerUp, Peer: b.id})
 	c.step(b, policy.Event{Kind: policy.EvPeerUp, Peer: a.id})
 }
@@ -283,10 +287,14 @@ func (c *cluster) join(n *node, known []int32) {
 			c.tellHeld(n, k, h)
 		}
 	}
+	last := int64(0)
 	for _, o := range n.known {
-		c.q.push(c.now+4*c.latency, evConnect, n.index, n.life, uint64(o))
+		d := 4 * c.distance(n, c.nodes[o])
+		c.q.push(c.now+d, evConnect, n.index, n.life, uint64(o))
+		last = max(last, 2*d)
 	}
-	c.q.push(c.now+8*c.latency, evClients, n.index, n.life, 0)
+	// The clients come when the node has found others.
+	c.q.push(c.now+last, evClients, n.index, n.life, 0)
 }
 
 // play has everything happen until the last pull is over, or, at the end, until

@@ -41,10 +41,7 @@ func (c *cluster) dispatch(x *item) {
 		}
 		return
 	case evMessage:
-		l := c.letters.take(int32(x.arg))
-		if x.life == n.life && n.isLinked(l.from) {
-			c.step(n, policy.Event{Kind: policy.EvMessage, Peer: c.nodes[l.from].id, Msg: l.msg})
-		}
+		c.arrived(n, int32(x.arg), x.life)
 		return
 	case evPost:
 		ev := c.posts.take(int32(x.arg))

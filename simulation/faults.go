@@ -133,12 +133,12 @@ func (c *cluster) kill(n *node) {
 	for _, p := range n.peers {
 		o := c.nodes[p]
 		o.unlink(n.index)
-		c.q.push(c.now+c.latency, evPeerDown, p, o.life, uint64(n.index))
+		c.q.push(c.now+c.distance(n, o), evPeerDown, p, o.life, uint64(n.index))
 	}
 	for _, p := range n.peers {
 		n.linked[p>>6] &^= 1 << (p & 63)
 	}
-	n.peers = n.peers[:0]
+	n.peers, n.arrivals = n.peers[:0], n.arrivals[:0]
 	c.breakFlows(n.up)
 	c.breakFlows(n.in)
 	for _, b := range c.blobs {
@@ -154,7 +154,7 @@ func (c *cluster) kill(n *node) {
 		}
 		c.closeRead(i)
 	}
-	n.hand, n.diskFree = n.hand[:0], 0
+	n.hand, n.diskFree, n.busy = n.hand[:0], 0, 0
 	for i := range n.clients {
 		n.clients[i].ended = true
 	}
@@ -180,7 +180,7 @@ func (c *cluster) breakFlows(l int32) {
 		c.res.CutBytes += moved
 		t := &c.transfers.all[f.owner]
 		t.flow = -1
-		c.refuse(f.owner, faultBroken, c.latency)
-		c.endUpload(t, c.latency)
+		c.refuse(f.owner, faultBroken, c.distance(c.nodes[t.from], c.nodes[t.to]))
+		c.endUpload(t)
 	}
 }

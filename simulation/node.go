@@ -18,9 +18,12 @@ type node struct {
 	gone   bool  // is down, and will not come back
 	up, in int32 // links
 
-	linked []uint64 // set of the nodes that it is connected to
-	peers  []int32  // the same
-	known  []int32  // those that it connects to when it starts
+	zone, rack int32
+
+	linked   []uint64 // set of the nodes that it is connected to
+	peers    []int32  // the same
+	arrivals []int64  // when the latest message to each of them arrives
+	known    []int32  // those that it connects to when it starts
 
 	transfers []int32    // slots of those that it asked for
 	reads     []int32    // slots
@@ -33,15 +36,12 @@ type node struct {
 	timerAt, timerDue int64 // as the core asked; the earliest event planned; 0 none
 	cooldown          int64
 	diskFree          int64 // when its disk is idle
+	work, busy        int64 // what a message takes; until when the CPU is busy
+	loss              int64 // of packets, in parts in a million
 
 	// how many faults have it do so
 	corrupt, forges, stalls, mute int
 	leaving                       bool
-}
-
-type letter struct {
-	from int32
-	msg  policy.Message
 }
 
 func (n *node) isLinked(o int32) bool { return n.linked[o>>6]&(1<<(o&63)) != 0 }
@@ -49,8 +49,9 @@ func (n *node) isLinked(o int32) bool { return n.linked[o>>6]&(1<<(o&63)) != 0 }
 func (n *node) unlink(o int32) {
 	n.linked[o>>6] &^= 1 << (o & 63)
 	if i := slices.Index(n.peers, o); i >= 0 {
-		n.peers[i] = n.peers[len(n.peers)-1]
-		n.peers = n.peers[:len(n.peers)-1]
+		last := len(n.peers) - 1
+		n.peers[i], n.arrivals[i] = n.peers[last], n.arrivals[last]
+		n.peers, n.arrivals = n.peers[:last], n.arrivals[:last]
 	}
 }
 
@@ -85,12 +86,12 @@ func (c *cluster) post(n *node, delay int64, ev policy.Event) {
 func (c *cluster) do(n *node, e *policy.Effect) {
 	switch e.Kind {
 	case policy.EfSend:
-		c.send(n, e.Peer, e.Msg)
+		c.send(n, &e.Peer, &e.Msg)
 	case policy.EfConnect:
 		if o := c.nodeOf(&e.Peer); o != nil {
-			c.q.push(c.now+4*c.latency, evConnect, n.index, n.life, uint64(o.index))
+			c.q.push(c.now+4*c.distance(n, o), evConnect, n.index, n.life, uint64(o.index))
 		} else {
-			c.post(n, 2*c.latency, policy.Event{Kind: policy.EvUnreachable, Peer: e.Peer})
+			c.post(n, 0, policy.Event{Kind: policy.EvUnreachable, Peer: e.Peer})
 		}
 	case policy.EfLookup:
 		c.lookUp(n, e)
@@ -186,24 +187,5 @@ func (c *cluster) sendSums(n *node, e *policy.Effect) {
 	for i := e.Chunk; i < e.Chunk+int(e.N); i++ {
 		m.Sums = append(m.Sums, c.blobs[k].sum(i, n.serves(n.held[k], i)))
 	}
-	c.send(n, e.Peer, m)
-}
-
-func (c *cluster) send(n *node, to chunkindex.NodeID, m policy.Message) {
-	o := c.nodeOf(&to)
-	if o == nil || !n.isLinked(o.index) || n.mute > 0 {
-		return
-	}
-	c.res.Messages[m.Kind]++
-	c.messages++
-	// What goes over a wire shares nothing with the sender.
-	if m.Bits.Len() > 0 {
-		m.Bits = m.Bits.Clone()
-	}
-	if m.InFlight.Len() > 0 {
-		m.InFlight = m.InFlight.Clone()
-	}
-	m.Peers, m.Labels, m.Sums = slices.Clone(m.Peers), slices.Clone(m.Labels), slices.Clone(m.Sums)
-	s := c.letters.put(letter{n.index, m})
-	c.q.push(c.now+c.latency, evMessage, o.index, o.life, uint64(s))
+	c.send(n, &e.Peer, &m)
 }

@@ -42,7 +42,7 @@ func (c *cluster) readOrigin(n *node, e *policy.Effect) {
 	if b.manifest {
 		c.res.ManifestRequests++
 	}
-	delay := 2*c.latency + int64(c.run.Origin.Delay)
+	delay := 2*int64(c.run.Latency.Origin) + int64(c.run.Origin.Delay)
 	if c.now < n.cooldown {
 		delay = 0
 	}

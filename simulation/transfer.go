@@ -43,7 +43,7 @@ func (c *cluster) ask(n *node, e *policy.Effect) {
 	i := c.transfers.put(t)
 	n.transfers = append(n.transfers, i)
 	c.res.Transfers++
-	c.q.push(c.now+c.latency, evUpload, from.index, 0, t.arg(i))
+	c.q.push(c.now+c.trip(n, from), evUpload, from.index, 0, t.arg(i))
 }
 
 // transferOf is the slot of a node's transfer, -1 if it is over.
@@ -82,7 +82,7 @@ func (c *cluster) upload(arg uint64) {
 	}
 	from, to, b := c.nodes[t.from], c.nodes[t.to], c.blobs[t.blob]
 	if from.down || from.life != t.fromLife || !from.isLinked(t.to) {
-		c.refuse(i, policy.FaultBroken, c.latency)
+		c.refuse(i, policy.FaultBroken, c.trip(from, to))
 		return
 	}
 	if from.mute > 0 || from.stalls > 0 {
@@ -90,11 +90,11 @@ func (c *cluster) upload(arg uint64) {
 	}
 	h := from.held[t.blob]
 	if h == nil || !h.proven && !h.level[t.chunk].Shareable() {
-		c.refuse(i, policy.FaultGone, c.latency)
+		c.refuse(i, policy.FaultGone, c.trip(from, to))
 		return
 	}
 	if !b.small && t.size != b.size {
-		c.refuse(i, policy.FaultBroken, c.latency)
+		c.refuse(i, policy.FaultBroken, c.trip(from, to))
 		return
 	}
 	t.bytes = from.serves(h, t.chunk)
@@ -116,10 +116,10 @@ func (c *cluster) upload(arg uint64) {
 	}
 	if t.busy {
 		t.uploading = false
-		c.refuse(i, policy.FaultBusy, c.latency)
+		c.refuse(i, policy.FaultBusy, c.trip(from, to))
 		return
 	}
-	c.q.push(c.now+c.latency, evFlowStart, t.to, 0, arg)
+	c.q.push(c.now+c.trip(from, to)+int64(c.run.Costs.Request), evFlowStart, t.to, 0, arg)
 }
 
 func (c *cluster) startFlow(arg uint64) {
@@ -160,16 +160,17 @@ func (c *cluster) refused(arg uint64) {
 // closeTransfer forgets a transfer whose flow, if it had one, has ended.
 func (c *cluster) closeTransfer(i int32) {
 	t := &c.transfers.all[i]
-	c.endUpload(t, c.latency)
+	c.endUpload(t)
 	to := c.nodes[t.to]
 	to.transfers = without(to.transfers, i)
 	c.transfers.take(i)
 }
 
-func (c *cluster) endUpload(t *transfer, delay int64) {
+// endUpload has the peer's core know that it serves no more.
+func (c *cluster) endUpload(t *transfer) {
 	if t.uploading {
 		t.uploading = false
-		c.q.push(c.now+delay, evUploaded, t.from, t.fromLife, t.upload)
+		c.q.push(c.now+c.distance(c.nodes[t.to], c.nodes[t.from]), evUploaded, t.from, t.fromLife, t.upload)
 	}
 }
 

@@ -1,0 +1,160 @@
+package simulation
+
+import (
+	"slices"
+	"time"
+
+	"github.com/peercache/peercache/chunkindex"
+	"github.com/peercache/peercache/fetcher/policy"
+)
+
+// How long it takes from one node to another. What is no flow of bytes takes
+//
+//	the latency of the way, by what the two have in common,
+//	+ for each link on it that is full, what waits in its queue:
+//	  none up to three quarters of its rate, then more and more, up to Latency.Queue
+//	+ what waits in the connection's buffers, if a chunk is under way on it
+//	+ a time-out for each time that the packet is lost
+//
+// and messages also the time that the CPU takes for it and for those that came
+// before. What one node sends another arrives in order.
+
+// letter is a message under way. It has waited for the CPU if it is queued.
+type letter struct {
+	from   int32
+	queued bool
+	msg    policy.Message
+}
+
+// distance is the latency between two nodes.
+func (c *cluster) distance(a, b *node) int64 {
+	switch l := &c.run.Latency; {
+	case a.zone != b.zone:
+		return int64(l.Far)
+	case a.rack != b.rack:
+		return int64(l.Zone)
+	default:
+		return int64(l.Rack)
+	}
+}
+
+// trip is how long a request or an answer takes from one node to another.
+func (c *cluster) trip(from, to *node) int64 {
+	d := c.distance(from, to)
+	if c.run.Latency.Queue > 0 {
+		p := c.topo.between(from.index, to.index)
+		d += c.queues(&p)
+	}
+	if from.loss+to.loss > 0 {
+		d += c.resent(from.loss, to.loss, 2*d)
+	}
+	return d
+}
+
+// queues is how long a packet waits in the queues on its way.
+func (c *cluster) queues(p *path) (wait int64) {
+	most := int64(c.run.Latency.Queue)
+	for _, l := range p.links[:p.n] {
+		k := &c.net.links[l]
+		if above, room := k.load-k.rate/4*3, k.rate/4; above > 0 && room > 0 {
+			wait += mulDiv(most, min(above, room), room)
+		}
+	}
+	return wait
+}
+
+// buffered is how long the bytes of chunks take that are in the buffers of the
+// connection from one node to another.
+func (c *cluster) buffered(from, to *node) int64 {
+	var left, rate int64
+	for _, i := range to.transfers {
+		if t := &c.transfers.all[i]; t.from == from.index && t.flow >= 0 {
+			f := &c.net.flows[t.flow]
+			c.net.settle(f, c.now)
+			left += f.total - f.moved()
+			rate += f.rate
+		}
+	}
+	if rate == 0 {
+		return 0
+	}
+	return mulDiv(min(left, c.run.Costs.Buffer), nanos, rate)
+}
+
+// send sends a message to a peer.
+func (c *cluster) send(n *node, to *chunkindex.NodeID, m *policy.Message) {
+	o := c.nodeOf(to)
+	if o == nil || !n.isLinked(o.index) || n.mute > 0 {
+		return
+	}
+	c.res.Messages[m.Kind]++
+	c.messages++
+	s := c.letters.put(letter{from: n.index, msg: *m})
+	own(&c.letters.all[s].msg)
+	arrives := c.now + c.trip(n, o)
+	if c.varies {
+		if c.run.Costs.Buffer > 0 {
+			arrives += c.buffered(n, o)
+		}
+		// The order stays.
+		last := &n.arrivals[slices.Index(n.peers, o.index)]
+		arrives = max(arrives, *last)
+		*last = arrives
+	}
+	c.q.push(arrives+o.work, evMessage, o.index, o.life, uint64(s))
+}
+
+// own has a message share nothing with its sender: it goes over a wire.
+func own(m *policy.Message) {
+	if m.Bits.Len() > 0 {
+		m.Bits = m.Bits.Clone()
+	}
+	if m.InFlight.Len() > 0 {
+		m.InFlight = m.InFlight.Clone()
+	}
+	if len(m.Peers) > 0 {
+		m.Peers = slices.Clone(m.Peers)
+	}
+	if len(m.Labels) > 0 {
+		m.Labels = slices.Clone(m.Labels)
+	}
+	if len(m.Sums) > 0 {
+		m.Sums = slices.Clone(m.Sums)
+	}
+}
+
+// arrived has a node take a message, once its CPU is done with those before. The
+// message's own time is in the event's.
+func (c *cluster) arrived(n *node, i int32, life uint32) {
+	l := &c.letters.all[i]
+	if life != n.life || !n.isLinked(l.from) {
+		c.letters.take(i)
+		return
+	}
+	if !l.queued && n.busy+n.work > c.now {
+		l.queued = true
+		n.busy += n.work
+		c.q.push(n.busy, evMessage, n.index, life, uint64(i))
+		return
+	}
+	n.busy = max(n.busy, c.now)
+	from := c.nodes[l.from]
+	msg := l.msg
+	c.letters.take(i)
+	c.step(n, policy.Event{Kind: policy.EvMessage, Peer: from.id, Msg: msg})
+}
+
+// minRTO is the least that TCP waits before it sends a packet again, on Linux.
+const minRTO = 200 * int64(time.Millisecond)
+
+// resent is how much later a packet comes, since it has to be sent again: once for
+// each time that it is lost at one end or the other, after twice as long each time
+// (RFC 6298).
+func (c *cluster) resent(a, b, rtt int64) (late int64) {
+	const whole = 1_000_000
+	lost := a + b - a*b/whole
+	for wait := max(minRTO, 2*rtt); wait < 64*minRTO && c.rng.Int64N(whole) < lost; wait *= 2 {
+		late += wait
+	}
+	return late
+}
