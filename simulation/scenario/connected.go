@@ -75,7 +75,7 @@ func (c *checker) checkConnected() {
 		}
 	}
 	if cut > 0 {
-		c.fail(path, "with this, %s cannot reach the origin, nor anybody who can, for ever: what it pulls can never be complete; say for how long",
+		c.fail(path, "%s can reach neither the origin nor anybody who can, from the start and for ever: no pull there can be complete; say for how long",
 			nodesOf(cut, one))
 	}
 }
@@ -84,5 +84,5 @@ func nodesOf(n, one int) string {
 	if n == 1 {
 		return fmt.Sprintf("node %d", one)
 	}
-	return fmt.Sprintf("node %d, with %d others,", one, n-1)
+	return fmt.Sprintf("node %d and %d others", one, n-1)
 }

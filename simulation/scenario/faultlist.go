@@ -75,6 +75,9 @@ func (c *checker) checkFaults() {
 	for i := range c.Faults {
 		f := &c.Faults[i]
 		path := fmt.Sprintf("faults[%d]", i)
+		if !c.sound(path) {
+			continue
+		}
 		kind := kindOf(f.Kind)
 		if kind == nil {
 			if f.Kind == "" {
@@ -114,10 +117,7 @@ func (c *checker) checkFaults() {
 }
 
 func (c *checker) checkFaultValues(path string, f *fault) {
-	c.notNegative(path+".at", f.At)
-	if f.At >= c.Limits.Time {
-		c.fail(path+".at", "%v is not before the run ends, limits.time %v", time.Duration(f.At), time.Duration(c.Limits.Time))
-	}
+	c.inTime(path+".at", f.At)
 	if c.given(path+".for") && f.For <= 0 {
 		c.fail(path+".for", "must be more than 0; without it the fault lasts until the end")
 	}
@@ -212,7 +212,7 @@ func (f *fault) run() Fault {
 func (e *expander) befall(path string, f *fault, run *Fault, purpose string) bool {
 	group := kindOf(f.Kind).group
 	everybody := len(f.Nodes.terms) == 0
-	busy := make([]bool, len(e.run.Nodes))
+	busy := make([]string, len(e.run.Nodes)) // with which fault
 	for _, t := range e.taken[group] {
 		if group == "" || !overlap(run, t.fault) {
 			continue
@@ -221,20 +221,22 @@ func (e *expander) befall(path string, f *fault, run *Fault, purpose string) boo
 			continue // who it befalls is not known before the run
 		}
 		if everybody || len(t.fault.Nodes) == 0 {
-			e.remark(path, "contradicts %s (line %d): both at the same time make no sense", t.path, e.s.at[t.path].line)
+			e.remark(path, "contradicts %s (line %d): both at the same time make no sense", t.path, e.s.line(t.path))
 			return false
 		}
 		for _, n := range t.fault.Nodes {
-			busy[n] = true
+			busy[n] = t.path
 		}
 	}
 	if run.Role == "" && !everybody {
 		there := func(n int) bool { return e.run.Nodes[n].Joins <= run.At }
-		free := func(n int) bool { return there(n) && !busy[n] }
+		free := func(n int) bool { return there(n) && busy[n] == "" }
 		run.Nodes = f.Nodes.pick(e.layout, stream(e.seed, purpose), there, free)
-		if clash := slices.IndexFunc(run.Nodes, func(n int) bool { return busy[n] }); clash >= 0 {
-			e.remark(path, "contradicts another %s fault on node %d at the same time", group, run.Nodes[clash])
-			run.Nodes = slices.DeleteFunc(run.Nodes, func(n int) bool { return busy[n] })
+		clashes := func(n int) bool { return busy[n] != "" }
+		if i := slices.IndexFunc(run.Nodes, clashes); i >= 0 {
+			n := run.Nodes[i]
+			e.remark(path, "contradicts %s (line %d) on node %d: both at the same time make no sense", busy[n], e.s.line(busy[n]), n)
+			run.Nodes = slices.DeleteFunc(run.Nodes, clashes)
 		}
 		if len(run.Nodes) == 0 {
 			e.note(path, "befalls nobody; it is left out")

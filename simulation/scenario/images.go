@@ -203,7 +203,7 @@ func (c *checker) checkLayers(path string, img *image) {
 			}
 		}
 	default:
-		if l.Count < 1 || l.Count > maxLayers {
+		if c.given(at+".count") && (l.Count < 1 || l.Count > maxLayers) {
 			c.fail(at+".count", "must be from 1 to %d; an image without layers is empty", maxLayers)
 			l.Count = 1
 		}

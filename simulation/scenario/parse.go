@@ -12,10 +12,11 @@ import (
 	"github.com/goccy/go-yaml/parser"
 )
 
-// maxFile bounds a file, in bytes, and maxDepth how deep brackets and indentation may nest in
-// it: the YAML parser goes down with them.
+// maxFile bounds a file, in bytes (the YAML parser takes time with the square of the keys of a
+// mapping), and maxDepth how deep brackets and indentation may nest in
+// it: the parser goes down with them.
 const (
-	maxFile  = 256 << 10
+	maxFile  = 64 << 10
 	maxDepth = 100
 )
 
@@ -41,9 +42,6 @@ func Parse(file string, data []byte) (*Scenario, error) {
 	r.read("", body, reflect.ValueOf(s).Elem())
 	if s.Name == "" {
 		s.Name = strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
-	}
-	if err := r.err(); err != nil {
-		return nil, err // what was not read cannot be checked
 	}
 	(&checker{Scenario: s, r: r}).check()
 	if err := r.err(); err != nil {
@@ -92,31 +90,36 @@ func (r *reader) document(data []byte) (body ast.Node, err error) {
 	return body, nil
 }
 
-// tooDeep bounds how many brackets, or dashes and question marks of a line, may be open: a rough
-// count that no file written by a person comes near.
+// tooDeep bounds how many brackets may be open, and how many dashes and the like may begin a
+// line: a rough count that no file written by a person comes near.
 func tooDeep(data []byte) (line int, deep bool) {
 	line = 1
-	open, marks, indent, start := 0, 0, 0, true
+	open, marks, indent := 0, 0, 0
+	begins, leads := true, true // nothing but blanks, and marks, came in this line
 	for _, c := range data {
+		blank, mark := false, false
 		switch c {
 		case '\n':
 			line++
-			marks, indent, start = 0, 0, true
+			marks, indent, begins, leads = 0, 0, true, true
 			continue
 		case '[', '{':
 			open++
 		case ']', '}':
 			open = max(open-1, 0)
 		case '-', '?', ':', '!', '&', '*':
-			marks++
+			mark = true
 		case ' ', '\t':
-			if start {
-				indent++
-			}
-			continue
+			blank = true
 		}
-		start = false
-		if open > maxDepth || marks > 4*maxDepth || indent > 4*maxDepth {
+		switch {
+		case blank && begins:
+			indent++
+		case mark && leads:
+			marks++
+		}
+		begins, leads = begins && blank, leads && (blank || mark)
+		if open > maxDepth || marks > maxDepth || indent > 4*maxDepth {
 			return line, true
 		}
 	}

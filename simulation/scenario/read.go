@@ -193,7 +193,10 @@ func (r *reader) list(path string, n *ast.SequenceNode, v reflect.Value) {
 			}
 		}
 		if item.Type() == ast.NullType {
-			r.fail(placeOf(n), p, "is empty")
+			if i < len(n.Entries) && n.Entries[i].Start != nil { // an empty item has no place of its own
+				r.at[p] = place{n.Entries[i].Start.Position.Line, n.Entries[i].Start.Position.Column}
+			}
+			r.fail(r.at[p], p, "is empty")
 			continue
 		}
 		r.read(p, item, v.Index(i))
