@@ -19,30 +19,41 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/peercache/peercache/bench/internal/rig"
+	"github.com/peercache/peercache/simulation/scenario"
 )
 
 // client pulls an image as containerd does: HEAD of the tag, GET of the manifest,
 // then config and layers at once. A body that breaks off is resumed by a range
 // request; an error status is the end, where containerd would go on to the origin.
 type client struct {
-	http  *http.Client
-	base  string // http://HOST:PORT
-	query string // ?ns=..., or nothing
+	http    *http.Client
+	base    string // http://HOST:PORT
+	query   string // ?ns=..., or nothing
+	private bool   // the registry wants a password
+
+	parallel int // blobs at once, 0 all
+	// has is what it need not pull again; guarded by mu.
+	mu  *sync.Mutex
+	has map[digest.Digest]bool
 }
 
 // pulled is what became of one pull. Times are in seconds from its start, but
-// FirstByte.
+// Begun and RequestFirstByte.
 type pulled struct {
+	Node    int     `json:"node"`
+	Image   int     `json:"image"`
+	Begun   float64 `json:"begun_seconds"` // from the start of the run
 	Seconds float64 `json:"seconds"`
-	// FirstByte is from the request for a layer, on a connection that is there
+	// FirstByte is when the first byte of a layer came.
+	FirstByte float64 `json:"first_byte_seconds"`
+	// RequestFirstByte is from the request for a layer, on a connection that is there
 	// or not, to the first byte of its body, the least of all layers.
-	FirstByte float64 `json:"first_byte"`
-	// FromStart is the same from the start of the whole pull.
-	FromStart float64 `json:"first_byte_from_start"`
-	Bytes     int64   `json:"bytes"` // of bodies, as they came
-	Resumes   int     `json:"resumes,omitempty"`
-	Error     string  `json:"error,omitempty"`
-	Status    int     `json:"status,omitempty"` // that ended it
+	RequestFirstByte float64 `json:"request_first_byte_seconds"`
+	Bytes            int64   `json:"bytes"` // of bodies, as they came
+	Resumes          int     `json:"resumes,omitempty"`
+	Retries          int     `json:"retries,omitempty"`
+	Error            string  `json:"error,omitempty"`
+	Status           int     `json:"status,omitempty"` // that ended it
 
 	mu sync.Mutex
 }
@@ -66,10 +77,49 @@ var acceptManifests = strings.Join([]string{
 // in between.
 const resumeLimit = 5
 
-func (c *client) pull(ctx context.Context, want digest.Digest) *pulled {
-	p := &pulled{}
-	start := time.Now()
-	err := c.image(ctx, p, want, start)
+// retryWait is how long a client waits before it asks again for what it was told that
+// it cannot have.
+const retryWait = time.Second
+
+// pull is one client's pull: it begins at its time, asks again where it may, and
+// anew when its node has come back.
+func (c *crowd) pull(ctx context.Context, of *scenario.Pull) *pulled {
+	p := &pulled{Node: of.Node, Image: of.Image, Begun: of.At.Seconds()}
+	start := c.start.Add(of.At)
+	timer := time.NewTimer(time.Until(start))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+		p.Error = "cut off before it began"
+		return p
+	}
+	m := c.members[of.Node]
+	err := func() error {
+		for try := 0; ; {
+			err := c.once(ctx, m, of, p, start)
+			var status *statusError
+			switch {
+			case err == nil || ctx.Err() != nil:
+				return err
+			case errors.Is(err, errDown):
+				if m.suffered() == killed {
+					return err
+				}
+			case !errors.As(err, &status) || try >= of.Retries:
+				return err
+			default:
+				try++
+				p.Retries++
+				timer.Reset(retryWait)
+				select {
+				case <-timer.C:
+				case <-ctx.Done():
+					return err
+				}
+			}
+		}
+	}()
 	p.Seconds = time.Since(start).Seconds()
 	if err != nil {
 		p.Error = err.Error()
@@ -80,8 +130,29 @@ func (c *client) pull(ctx context.Context, want digest.Digest) *pulled {
 	return p
 }
 
-func (c *client) image(ctx context.Context, p *pulled, want digest.Digest, start time.Time) error {
-	resp, err := c.do(ctx, http.MethodHead, "manifests/"+tagName, 0, -1)
+// once tries a pull as long as the node lives: errDown says that it ended.
+func (c *crowd) once(ctx context.Context, m *member, of *scenario.Pull, p *pulled, start time.Time) error {
+	node, during, end, err := m.life(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	cl := &client{http: m.host.Client(), base: "http://" + node.Proxy, query: "?ns=" + rig.OriginName,
+		parallel: of.Parallel, mu: &m.mu, has: m.has}
+	defer cl.http.CloseIdleConnections()
+	err = cl.image(during, p, c.content.images[of.Image], start)
+	if err != nil && during.Err() != nil && ctx.Err() == nil {
+		return errDown
+	}
+	if err != nil && node.Ended() != nil && ctx.Err() == nil {
+		return errDown // it has ended, and nobody has said so yet
+	}
+	return err
+}
+
+func (c *client) image(ctx context.Context, p *pulled, of *image, start time.Time) error {
+	want := of.Manifest
+	resp, err := c.do(ctx, http.MethodHead, "manifests/"+of.Tag, 0, -1)
 	if err != nil {
 		return err
 	}
@@ -101,27 +172,54 @@ func (c *client) image(ctx context.Context, p *pulled, want digest.Digest, start
 	if got := digest.FromBytes(body); got != want {
 		return fmt.Errorf("WRONG BYTES: the manifest hashes to %s, not to %s", got, want)
 	}
-	p.Bytes = int64(len(body))
+	p.mu.Lock()
+	p.Bytes += int64(len(body))
+	p.mu.Unlock()
 	var m specs.Manifest
 	if err := json.Unmarshal(body, &m); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.blob(ctx, p, m.Config, func(time.Time) {}) })
-	for _, l := range m.Layers {
-		g.Go(func() error {
-			asked := time.Now()
-			return c.blob(ctx, p, l, func(now time.Time) {
-				if p.FromStart == 0 || now.Sub(start).Seconds() < p.FromStart {
-					p.FromStart = now.Sub(start).Seconds()
+	if c.parallel > 0 {
+		g.SetLimit(c.parallel)
+	}
+	get := func(d specs.Descriptor, first func(asked, now time.Time)) {
+		if !c.holds(d.Digest) {
+			g.Go(func() error {
+				asked := time.Now()
+				err := c.blob(ctx, p, d, func(now time.Time) { first(asked, now) })
+				if err == nil {
+					c.hold(d.Digest)
 				}
-				if took := now.Sub(asked).Seconds(); p.FirstByte == 0 || took < p.FirstByte {
-					p.FirstByte = took
-				}
+				return err
 			})
+		}
+	}
+	get(m.Config, func(time.Time, time.Time) {})
+	for _, l := range m.Layers {
+		get(l, func(asked, now time.Time) {
+			if p.FirstByte == 0 || now.Sub(start).Seconds() < p.FirstByte {
+				p.FirstByte = now.Sub(start).Seconds()
+			}
+			if took := now.Sub(asked).Seconds(); p.RequestFirstByte == 0 || took < p.RequestFirstByte {
+				p.RequestFirstByte = took
+			}
 		})
 	}
 	return g.Wait()
+}
+
+// holds reports whether the client has pulled a blob before.
+func (c *client) holds(d digest.Digest) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.has[d]
+}
+
+func (c *client) hold(d digest.Digest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.has[d] = true
 }
 
 // blob reads a blob to its end and checks it. first is called with p locked.
@@ -202,7 +300,7 @@ func (c *client) do(ctx context.Context, method, what string, from, to int64) (*
 	if strings.HasPrefix(what, "manifests/") {
 		req.Header.Set("Accept", acceptManifests)
 	}
-	if opts.private > 0 && c.query == "" {
+	if c.private {
 		req.SetBasicAuth(userName, password) // at the origin itself; nodes have their own
 	}
 	expect := http.StatusOK
@@ -230,12 +328,12 @@ func (c *client) do(ctx context.Context, method, what string, from, to int64) (*
 // layer from the origin itself, on a new connection, n times. It asks for the
 // first bytes only: what a broken-off response leaves in the link's queue would
 // delay the next one.
-func (c *client) firstByte(ctx context.Context, layer digest.Digest, n int) (seconds []float64, err error) {
+func (c *client) firstByte(ctx context.Context, layer digest.Digest, size int64, n int) (seconds []float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for range n {
 		start := time.Now()
-		resp, err := c.do(ctx, http.MethodGet, "blobs/"+layer.String(), 0, min(int64(opts.size)/int64(opts.layers), 32<<10)-1)
+		resp, err := c.do(ctx, http.MethodGet, "blobs/"+layer.String(), 0, min(size, 32<<10)-1)
 		if err != nil {
 			return nil, err
 		}

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -16,69 +14,25 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/peercache/peercache/bench/internal/rig"
-	"github.com/peercache/peercache/chunkindex"
 )
-
-// What is done to a node. Clients of nodes to which something is done are not
-// counted among those that must succeed.
-const (
-	untouched = ""
-	killed    = "killed"
-	stalled   = "stalled"
-	corrupted = "corrupted"
-)
-
-// member is a node of the crowd and its client.
-type member struct {
-	*rig.Node
-	host *rig.Host
-	id   chunkindex.NodeID
-	data string
-	// password: its node can authenticate.
-	password bool
-	sampler  *rig.Sampler
-
-	cpu    time.Duration // when the crowd began
-	before samples
-	pull   *pulled
-
-	// mu guards what the one who does something to the node writes meanwhile.
-	mu   sync.Mutex
-	fate string
-	// What a node had come to right before it was killed.
-	lastCPU time.Duration
-	last    samples
-}
-
-func (m *member) suffer(fate string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.fate = fate
-}
-
-func (m *member) suffered() string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.fate
-}
-
-// counted: its client must succeed.
-func (m *member) counted() bool { return m.password && m.suffered() == untouched }
 
 // crowd is one run.
 type crowd struct {
-	r      *rig.Rig
-	o      *origin
-	img    *image
-	hosts  []*rig.Host
-	random *rand.Rand
-	name   string
+	r       *rig.Rig
+	e       *experiment
+	o       *origin
+	content *content
+	hosts   []*rig.Host
+	random  *rand.Rand
+	name    string
 
 	dir     string
 	members []*member
+	pulls   []*pulled // as the run has them
+	start   time.Time
+	// first is who coordinates to begin with.
+	first int
 }
-
-const memoryEvery = 100 * time.Millisecond
 
 func (c *crowd) run(ctx context.Context) (res runResult, err error) {
 	c.dir = filepath.Join(c.r.Dir, c.name)
@@ -87,47 +41,43 @@ func (c *crowd) run(ctx context.Context) (res runResult, err error) {
 	}
 	defer func() {
 		c.stop()
-		if !opts.keep {
+		if !c.e.keep {
 			err = errors.Join(err, os.RemoveAll(c.dir))
 		}
 	}()
 	if err := c.measureLinks(ctx, &res); err != nil {
 		return res, err
 	}
-	c.r.Log("%s: a link carries %.2f MB/s, the origin's %.2f MB/s; starting %d nodes", c.name, res.Link/1e6, res.OriginLink/1e6, opts.nodes)
-	if err := c.start(ctx); err != nil {
-		return res, err
-	}
-	plan := c.plan()
+	c.r.Log("%s: a link carries %.2f MB/s, the origin's %.2f MB/s; starting %d nodes", c.name, res.Link/1e6, res.OriginLink/1e6, len(c.hosts))
 	if err := c.begin(ctx); err != nil {
 		return res, err
 	}
+	p := c.plan()
 	c.o.reset()
 	own := ownCPU()
 
-	// Nobody waits for longer than this; a client that does has failed.
-	limit := 2*time.Minute + opts.stagger + time.Duration(20*res.Optimum*float64(time.Second)) +
-		time.Duration(float64(opts.size)*float64(opts.nodes)/(10<<20)*float64(time.Second))
+	limit := c.e.run.Limits.Time
 	clients, end := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done within %s", limit.Round(time.Second)))
 	defer end()
 	faults, noMore := context.WithCancel(clients)
 	defer noMore()
 	broken := make(chan error, 1)
-	start := time.Now()
-	go func() { broken <- plan.carryOut(faults) }()
-	c.pullAll(clients, start)
-	res.Makespan = time.Since(start).Seconds()
-	res.OriginRatioAtEnd = ratio(float64(c.o.bytes()), float64(c.img.Unique))
+	c.start = time.Now()
+	go func() { broken <- p.carryOut(faults) }()
+	res.Makespan = c.pullAll(clients).Seconds()
+	res.OriginRatioAtEnd = ratio(float64(c.o.bytes()), float64(c.content.unique))
+	res.BenchCPU = (ownCPU() - own).Seconds()
+	// The clock stops before those that were stopped go on.
+	for _, m := range c.members {
+		if err := m.readCPU(); err != nil {
+			noMore()
+			return res, errors.Join(err, <-broken)
+		}
+	}
 	noMore()
 	if err := <-broken; err != nil {
 		return res, err
 	}
-	res.BenchCPU = (ownCPU() - own).Seconds()
-	// The clock stops before the stalled ones go on.
-	if err := c.readCPU(); err != nil {
-		return res, err
-	}
-	plan.undo()
 	if err := ctx.Err(); err != nil {
 		return res, context.Cause(ctx)
 	}
@@ -137,175 +87,136 @@ func (c *crowd) run(ctx context.Context) (res runResult, err error) {
 	if err := c.collect(ctx, &res); err != nil {
 		return res, err
 	}
-	plan.report(&res)
+	p.report(&res)
 	return res, nil
 }
 
 // measureLinks measures what T* and the first byte are compared with, while no
-// node runs.
+// node runs: the slowest node's link and the origin's.
 func (c *crowd) measureLinks(ctx context.Context, res *runResult) (err error) {
-	to := c.hosts[0]
-	if len(c.hosts) > 1 {
-		res.Link, err = goodput(ctx, c.hosts[1], to, opts.rate)
+	slowest, fastest := c.e.slowest()
+	to := c.hosts[slowest]
+	down := 8 * c.e.run.Nodes[slowest].Down
+	if fastest >= 0 {
+		res.Link, err = goodput(ctx, c.hosts[fastest], to, rate(down))
 	} else {
-		res.Link, err = goodput(ctx, c.o.host, to, opts.rate)
+		res.Link, err = goodput(ctx, c.o.host, to, rate(down))
 	}
 	if err != nil {
 		return err
 	}
 	res.OriginLink = res.Link
-	if opts.originRate != opts.rate {
-		if res.OriginLink, err = goodput(ctx, c.o.host, to, opts.originRate); err != nil {
+	if link := 8 * c.e.run.Origin.Link; link != down {
+		if res.OriginLink, err = goodput(ctx, c.o.host, to, rate(link)); err != nil {
 			return err
 		}
 	}
-	pulling := opts.nodes
-	if opts.private > 0 {
-		pulling = opts.private
+	var most int64
+	for i := range c.hosts {
+		most = max(most, c.e.wantedBy(i))
 	}
-	res.Optimum, res.OriginBound = optimum(pulling, int64(opts.size), res.Link, res.OriginLink)
-	res.OneCopy = float64(opts.size) / min(res.Link, res.OriginLink)
-	direct := &client{http: to.Client(), base: c.o.url()}
+	res.Optimum, res.OriginBound = optimum(c.e.pulling(), most, res.Link, res.OriginLink)
+	res.OneCopy = float64(c.e.layerBytes()) / min(res.Link, res.OriginLink)
+	pulls := c.e.run.Pulls
+	if last := pulls[len(pulls)-1]; last.At > 0 {
+		res.Optimum = max(res.Optimum, (last.At-pulls[0].At).Seconds()+float64(c.e.wantedBy(last.Node))/res.Link)
+	}
+	image := c.content.images[pulls[0].Image]
+	if len(image.Layers) == 0 {
+		return nil
+	}
+	direct := &client{http: to.Client(), base: c.o.url(), private: c.e.private()}
 	const times = 20
-	seconds, err := direct.firstByte(ctx, c.img.Layers[0], times)
-	res.DirectFirstByte = spreadOf(seconds)
+	seconds, err := direct.firstByte(ctx, image.Layers[0], c.content.sizes[image.Layers[0]], times)
+	res.DirectFirstByte = distributionOf(seconds)
 	return err
 }
 
-// start starts the nodes and waits until each sees all others.
-func (c *crowd) start(ctx context.Context) error {
-	c.members = make([]*member, opts.nodes)
-	passwords := opts.nodes
-	if opts.private > 0 {
-		passwords = opts.private
-	}
-	order := c.random.Perm(opts.nodes)
+// begin starts the nodes that are there from the start, waits until each sees all
+// others, and notes where all counters stand.
+func (c *crowd) begin(ctx context.Context) error {
+	c.members = make([]*member, len(c.hosts))
+	var early []*member
 	for i := range c.members {
-		c.members[i] = &member{host: c.hosts[i], data: filepath.Join(c.dir, fmt.Sprintf("node%03d", i+1)), password: order[i] < passwords}
+		c.members[i] = c.newMember(i)
+		if c.e.run.Nodes[i].Joins == 0 {
+			early = append(early, c.members[i])
+		}
 	}
-	if err := c.startNode(ctx, 0, nil); err != nil {
+	if len(early) == 0 {
+		return nil
+	}
+	if err := early[0].start(ctx, nil, nil); err != nil {
 		return err
 	}
 	g, all := errgroup.WithContext(ctx)
 	g.SetLimit(4)
-	for i := 1; i < opts.nodes; i++ {
-		g.Go(func() error { return c.startNode(all, i, []*rig.Node{c.members[0].Node}) })
+	for _, m := range early[1:] {
+		g.Go(func() error { return m.start(all, []*rig.Node{early[0].running()}, nil) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	for _, m := range c.members {
+	for _, m := range early {
+		n := m.running()
 		err := rig.Await(ctx, 2*time.Minute, "all nodes see each other", func() (bool, error) {
-			if err := m.Ended(); err != nil {
+			if err := n.Ended(); err != nil {
 				return true, err
 			}
-			s, err := m.Status(ctx)
-			if err != nil {
-				return false, err
+			s, err := n.Status(ctx)
+			if err == nil && len(s.Peers) < len(early)-1 {
+				err = fmt.Errorf("a node has %d peers of %d", len(s.Peers), len(early)-1)
 			}
-			if m.id, err = nodeID(s.ID); err != nil {
-				return true, err
-			}
-			if len(s.Peers) < opts.nodes-1 {
-				return false, fmt.Errorf("a node has %d peers of %d", len(s.Peers), opts.nodes-1)
-			}
-			return true, nil
+			return err == nil, err
 		})
 		if err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-func (c *crowd) startNode(ctx context.Context, i int, peers []*rig.Node) error {
-	m := c.members[i]
-	config := filepath.Join(c.dir, "docker-config-without")
-	if m.password {
-		config = filepath.Join(c.dir, "docker-config")
-	}
-	if opts.private == 0 {
-		config = filepath.Join(c.dir, "docker-config-without")
-	}
-	if err := dockerConfig(config, m.password && opts.private > 0); err != nil {
-		return err
-	}
-	node, err := c.r.StartNode(ctx, filepath.Base(c.name+"-"+filepath.Base(m.data)), rig.NodeOptions{
-		Data: m.data, Origin: c.o.url(), Peers: peers, Host: m.host, Args: serveArgs(), Env: []string{"DOCKER_CONFIG=" + config},
-	})
-	m.Node = node
-	return err
-}
-
-// begin notes where all counters stand.
-func (c *crowd) begin(ctx context.Context) (err error) {
-	for _, m := range c.members {
-		if m.before, err = scrape(ctx, m.Node); err != nil {
+	for _, m := range early {
+		if err := m.begin(ctx, false); err != nil {
 			return err
 		}
-		if m.cpu, err = m.CPU(); err != nil {
-			return err
-		}
-		m.sampler = m.Sample(memoryEvery)
 	}
+	c.first = c.coordinator()
 	return nil
 }
 
 // pullAll lets the clients pull and returns once all have ended that are
-// counted; the others are then cut off.
-func (c *crowd) pullAll(ctx context.Context, start time.Time) {
+// counted; the others are then cut off. It returns how long that took from the first
+// one's start.
+func (c *crowd) pullAll(ctx context.Context) time.Duration {
 	ctx, cutOff := context.WithCancel(ctx)
 	defer cutOff()
-	turns := c.random.Perm(len(c.members))
+	c.pulls = make([]*pulled, len(c.e.run.Pulls))
+	var mu sync.Mutex // guards c.pulls
 	var wg sync.WaitGroup
-	ended := make(chan struct{}, len(c.members))
-	for i, m := range c.members {
-		var wait time.Duration
-		if len(c.members) > 1 {
-			wait = opts.stagger * time.Duration(turns[i]) / time.Duration(len(c.members)-1)
-		}
+	ended := make(chan struct{}, len(c.pulls))
+	for k := range c.pulls {
 		wg.Go(func() {
-			defer func() { ended <- struct{}{} }()
-			timer := time.NewTimer(time.Until(start.Add(wait)))
-			defer timer.Stop()
-			p := &pulled{Error: "cut off before it began"}
-			select {
-			case <-timer.C:
-				cl := &client{http: m.host.Client(), base: "http://" + m.Proxy, query: "?ns=" + rig.OriginName}
-				p = cl.pull(ctx, c.img.Manifest)
-				cl.http.CloseIdleConnections()
-			case <-ctx.Done():
-			}
-			m.mu.Lock()
-			m.pull = p
-			m.mu.Unlock()
+			p := c.pull(ctx, &c.e.run.Pulls[k])
+			mu.Lock()
+			c.pulls[k] = p
+			mu.Unlock()
+			ended <- struct{}{}
 		})
 	}
-	for range c.members {
+	for range c.pulls {
 		<-ended
-		if !slices.ContainsFunc(c.members, func(m *member) bool {
-			m.mu.Lock()
-			defer m.mu.Unlock()
-			return m.pull == nil && m.fate == untouched
-		}) {
+		waiting := false
+		mu.Lock()
+		for k, p := range c.pulls {
+			waiting = waiting || p == nil && c.members[c.e.run.Pulls[k].Node].suffered() == untouched
+		}
+		mu.Unlock()
+		if !waiting {
 			break
 		}
 	}
+	took := time.Since(c.start.Add(c.e.run.Pulls[0].At))
 	cutOff()
 	wg.Wait()
-}
-
-// readCPU notes the CPU time of all nodes that live.
-func (c *crowd) readCPU() (err error) {
-	for _, m := range c.members {
-		if m.suffered() == killed {
-			continue
-		}
-		if m.lastCPU, err = m.CPU(); err != nil {
-			return errors.Join(err, m.Ended())
-		}
-	}
-	return nil
+	return took
 }
 
 // settle waits until no counted node has anything left to do, so that the
@@ -316,15 +227,16 @@ func (c *crowd) settle(ctx context.Context) error {
 			return false, fmt.Errorf("%d reads from the origin go on", n)
 		}
 		for i, m := range c.members {
-			if !m.counted() {
+			n := m.running()
+			if !m.counted() || n == nil {
 				continue
 			}
-			s, err := m.Status(ctx)
+			s, err := n.Status(ctx)
 			if err != nil {
 				return false, err
 			}
 			if s.Blobs.Partial > 0 {
-				return false, fmt.Errorf("node %d has an incomplete blob", i+1)
+				return false, fmt.Errorf("node %d has an incomplete blob", i)
 			}
 		}
 		return true, nil
@@ -335,24 +247,20 @@ func (c *crowd) settle(ctx context.Context) error {
 func (c *crowd) stop() {
 	var wg sync.WaitGroup
 	for _, m := range c.members {
-		if m == nil || m.Node == nil {
-			continue
+		if n := m.running(); n != nil {
+			_ = m.rest() // read before where it counts
+			wg.Go(func() {
+				_ = n.Signal(syscall.SIGCONT) // a stopped one does not hear SIGTERM
+				n.Stop()
+			})
 		}
-		if m.sampler != nil {
-			_, _ = m.sampler.Stop() // read before where they count
-			m.sampler = nil
-		}
-		wg.Go(func() {
-			_ = m.Signal(syscall.SIGCONT) // a stopped one does not hear SIGTERM
-			m.Stop()
-		})
 	}
 	wg.Wait()
 }
 
-// holds lists what of the image is in the member's store.
+// holds lists what of the images is in the member's store.
 func (c *crowd) holds(m *member) (list []string, err error) {
-	for _, d := range c.img.all {
+	for d := range c.content.sizes {
 		algorithm, hex := d.Algorithm().String(), d.Encoded()
 		for _, file := range []string{
 			filepath.Join("blobs", algorithm, hex[:2], hex),
@@ -382,28 +290,4 @@ func ownCPU() time.Duration {
 		return 0 // cannot be
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// spread is how a number of values lie.
-type spread struct {
-	P50 float64 `json:"p50"`
-	P99 float64 `json:"p99"`
-	Max float64 `json:"max"`
-}
-
-const quantileRule = "linear interpolation between the values next to rank q(n-1) (R-7): p99 of 16 lies 85 % of the way from the second largest to the largest"
-
-func spreadOf(values []float64) spread {
-	if len(values) == 0 {
-		return spread{}
-	}
-	return spread{rig.Median(values), rig.Quantile(values, 0.99), slices.Max(values)}
-}
-
-// ratio is a/b, 0 where there is nothing to compare with: JSON has no infinity.
-func ratio(a, b float64) float64 {
-	if r := a / b; !math.IsNaN(r) && !math.IsInf(r, 0) {
-		return r
-	}
-	return 0
 }

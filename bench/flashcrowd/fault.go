@@ -1,52 +1,65 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/peercache/peercache/bench/internal/rig"
-	"github.com/peercache/peercache/chunkindex"
+	"github.com/peercache/peercache/simulation/scenario"
 )
 
-// plan is what is done to the crowd.
+// plan is what is done to the crowd, and what came of it.
 type plan struct {
-	c       *crowd
-	kill    []int // members
-	stall   []int
-	corrupt []int
-	stopped []*member
-	mu      sync.Mutex // guards flipped
-	flipped int
-	at      time.Time // of the kill
-	atBytes int64
-	victims []victim
-	reads   []exchange // that killed nodes had open
+	c     *crowd
+	deeds []deed
+	cuts  map[[2]int]int // how many faults cut what one host sends to another; the origin is -1
+	cutMu sync.Mutex
+
+	mu        sync.Mutex // guards what follows
+	happened  []happening
+	flipped   int
+	at        time.Time // of the first crash
+	atBytes   int64
+	victims   []victim
+	reads     []exchange // that killed nodes had open
+	corrupted []int
+	stalled   []int
+}
+
+// happening is a fault as it happened. Times are from the start of the run.
+type happening struct {
+	Kind  scenario.FaultKind `json:"kind"`
+	Line  int                `json:"line,omitempty"`
+	Role  scenario.Role      `json:"role,omitempty"`
+	Nodes []int              `json:"nodes,omitempty"`
+	At    float64            `json:"at_seconds"`
+	Ended float64            `json:"ended_seconds,omitempty"` // 0: not before the end
 }
 
 // victim is a node that was killed.
 type victim struct {
-	Node int    `json:"node"` // from 1
+	Node int    `json:"node"`
 	Why  string `json:"why"`
 	// Reading is the number of its reads from the origin that were open.
 	Reading int `json:"reading"`
 }
 
 // faultResult says what was done, and how soon others went on. Seconds count from
-// the kill.
+// the first kill.
 type faultResult struct {
-	OriginBytes int64    `json:"origin_bytes_at"` // when it was done
-	Killed      []victim `json:"killed,omitempty"`
-	Stalled     []int    `json:"stalled,omitempty"`
-	Corrupted   []int    `json:"corrupted,omitempty"`
-	Flipped     int      `json:"flipped_bytes,omitempty"`
+	Happened    []happening `json:"happened"`
+	OriginBytes int64       `json:"origin_bytes_at,omitempty"` // at the first kill
+	Killed      []victim    `json:"killed,omitempty"`
+	Flipped     int         `json:"flipped_bytes,omitempty"`
 	// Resumed has, for each read from the origin that a killed node had open,
 	// when another node first asked for some of the same bytes.
 	Resumed []float64 `json:"resumed_after,omitempty"`
@@ -57,101 +70,281 @@ type faultResult struct {
 	Silence float64 `json:"origin_silence"`
 }
 
+// plan chooses whom the faults befall that name nobody, and notes whose clients will
+// not be counted although they come to harm only later.
 func (c *crowd) plan() *plan {
-	p := &plan{c: c}
+	p := &plan{c: c, cuts: map[[2]int]int{}}
 	free := c.random.Perm(len(c.members))
-	if opts.coord {
-		p.kill = append(p.kill, c.coordinator())
-		free = slices.DeleteFunc(free, func(i int) bool { return i == p.kill[0] })
+	// Who coordinates is not chosen where it will be killed as such.
+	for _, d := range c.e.deeds {
+		if d.Role == scenario.Coordinator {
+			free = slices.DeleteFunc(free, func(i int) bool { return i == c.first })
+		}
 	}
-	take := func(n int) []int {
-		n = min(n, len(free))
-		taken := free[:n:n]
-		free = free[n:]
-		return taken
+	for _, d := range c.e.deeds {
+		if d.random > 0 {
+			n := min(d.random, len(free))
+			d.Nodes, free = slices.Sorted(slices.Values(free[:n])), free[n:]
+		}
+		if d.For == 0 {
+			for _, i := range d.Nodes {
+				switch d.Kind {
+				case scenario.Stall:
+					c.members[i].suffer(stalled)
+				case scenario.Corrupt:
+					c.members[i].suffer(corrupted)
+				}
+			}
+		}
+		p.deeds = append(p.deeds, d)
 	}
-	p.corrupt = take(opts.corrupt)
-	p.stall = take(opts.stall)
-	p.kill = append(p.kill, take(opts.kill.of(len(c.members)))...)
-	for _, i := range p.corrupt {
-		c.members[i].suffer(corrupted)
+	for i, n := range c.e.run.Nodes {
+		if n.Joins > 0 {
+			p.deeds = append(p.deeds, deed{Fault: scenario.Fault{Kind: joins, At: n.Joins, Nodes: []int{i}}, share: -1})
+		}
 	}
-	// They are not counted from the start, although they come to harm later.
-	for _, i := range p.stall {
-		c.members[i].suffer(stalled)
-	}
+	slices.SortStableFunc(p.deeds, func(a, b deed) int { return cmp.Compare(a.At, b.At) })
 	return p
 }
 
-// coordinator is the member that ranks first for the first layer.
-func (c *crowd) coordinator() int {
-	ids := make([]chunkindex.NodeID, len(c.members))
-	for i, m := range c.members {
-		ids[i] = m.id
+// joins is no fault: a node comes into the cluster.
+const joins scenario.FaultKind = "joins"
+
+// carryOut does what is planned, until ctx ends, and undoes then what can be undone.
+func (p *plan) carryOut(ctx context.Context) error {
+	g, all := errgroup.WithContext(ctx)
+	for _, d := range p.deeds {
+		g.Go(func() error {
+			if !p.due(all, &d) {
+				if d.share >= 0 && ctx.Err() != nil && all.Err() == nil {
+					return fmt.Errorf("%s: the crowd was done with %d bytes from the origin before it happened", d.Kind, p.c.o.bytes())
+				}
+				return nil
+			}
+			if err := p.happen(all, &d); err != nil && !(errors.Is(err, context.Canceled) && ctx.Err() != nil) {
+				return fmt.Errorf("%s: %w", d.Kind, err)
+			}
+			return nil
+		})
 	}
-	first := rank(c.img.Layers[0], ids)[0]
-	return slices.Index(ids, first)
+	return g.Wait()
 }
 
-// carryOut does what is planned, until ctx ends.
-func (p *plan) carryOut(ctx context.Context) error {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	for _, i := range p.corrupt {
-		for k, l := range p.c.img.Layers {
-			m := p.c.members[i]
-			file := filepath.Join(rig.StoreDir(m.data), "partial", l.Algorithm().String(), l.Encoded())
-			wg.Go(func() { p.flip(ctx, file, p.c.img.sizes[k]) })
-		}
+// due waits until a deed's time has come.
+func (p *plan) due(ctx context.Context, d *deed) bool {
+	if d.share >= 0 {
+		at := int64(d.share * float64(p.c.content.unique))
+		return rig.Await(ctx, p.c.e.run.Limits.Time, "the origin has written its part", func() (bool, error) { return p.c.o.bytes() >= at, nil }) == nil
 	}
-	if len(p.kill) == 0 && len(p.stall) == 0 && !opts.fetcher {
-		return nil
+	return pause(ctx, time.Until(p.c.start.Add(d.At)))
+}
+
+// pause reports whether the time has gone by before ctx ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
-	at := int64(opts.at * float64(p.c.img.Unique))
-	err := rig.Await(ctx, time.Hour, "the origin has written its part", func() (bool, error) { return p.c.o.bytes() >= at, nil })
-	if err != nil {
-		return fmt.Errorf("the crowd was done with %d bytes from the origin before anything was done to it: %w", p.c.o.bytes(), err)
-	}
-	for _, i := range p.stall {
-		m := p.c.members[i]
-		if err := m.Signal(syscall.SIGSTOP); err != nil {
-			return err
-		}
-		p.stopped = append(p.stopped, m)
-	}
-	why := map[int]string{}
-	for _, i := range p.kill {
-		why[i] = "at random"
-	}
-	if opts.coord {
-		why[p.kill[0]] = "coordinator"
-	}
-	if opts.fetcher {
+}
+
+// happen carries one deed out from its beginning to its end. What lasts when ctx ends is
+// undone, so that nothing is left for the next run.
+func (p *plan) happen(ctx context.Context, d *deed) error {
+	switch d.Role {
+	case scenario.Coordinator:
+		d.Nodes = []int{p.c.coordinator()}
+	case scenario.Fetcher:
 		i, err := p.fetcher(ctx)
 		if err != nil {
+			return nil //nolint:nilerr // nobody came to have the part
+		}
+		d.Nodes = []int{i}
+	}
+	p.mu.Lock()
+	k := len(p.happened)
+	p.happened = append(p.happened, happening{Kind: d.Kind, Line: d.Line, Role: d.Role, Nodes: d.Nodes, At: time.Since(p.c.start).Seconds()})
+	p.mu.Unlock()
+	p.c.r.Log("%s: %s %v", p.c.name, d.Kind, d.Nodes)
+	if d.Kind == scenario.Crash || d.Kind == scenario.Drain {
+		if err := p.kill(ctx, d); err != nil {
 			return err
 		}
-		p.kill = append(p.kill, i)
-		why[i] = "fetcher"
+		if d.Restart == 0 || !pause(ctx, d.Restart) {
+			return nil
+		}
+		if err := p.each(d, func(m *member) error { return m.back(ctx) }); err != nil {
+			return err
+		}
+		p.ended(k)
+		return nil
 	}
-	p.atBytes = p.c.o.bytes()
-	return p.killAll(ctx, why)
+	undo, err := p.begin(ctx, d)
+	if err != nil {
+		return err
+	}
+	if d.For > 0 && pause(ctx, d.For) {
+		p.ended(k)
+	} else {
+		<-ctx.Done()
+	}
+	return undo()
+}
+
+func (p *plan) ended(k int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.happened[k].Ended = time.Since(p.c.start).Seconds()
+}
+
+// each calls f for each of the nodes at once.
+func (p *plan) each(d *deed, f func(*member) error) error {
+	var g errgroup.Group
+	for _, i := range d.Nodes {
+		g.Go(func() error { return f(p.c.members[i]) })
+	}
+	return g.Wait()
+}
+
+// begin has a fault begin that ends with undo, which is never nil where there is no error.
+func (p *plan) begin(ctx context.Context, d *deed) (undo func() error, err error) {
+	nothing := func() error { return nil }
+	// What undoes a fault must work when the run is over.
+	after := context.WithoutCancel(ctx)
+	if ofOrigin(d.Kind) {
+		var from []string
+		for _, i := range d.Nodes {
+			from = append(from, p.c.hosts[i].IP)
+		}
+		end := p.c.o.temper.begin(d.Fault, from)
+		return func() error { end(); return nil }, nil
+	}
+	switch d.Kind {
+	case joins:
+		return nothing, p.each(d, func(m *member) error { return m.back(ctx) })
+	case scenario.Stall:
+		p.mu.Lock()
+		p.stalled = append(p.stalled, d.Nodes...)
+		p.mu.Unlock()
+		err = p.each(d, func(m *member) error { return m.signal(syscall.SIGSTOP) })
+		return func() error {
+			return p.each(d, func(m *member) error { return m.signal(syscall.SIGCONT) })
+		}, err
+	case scenario.SlowNIC:
+		err = p.each(d, func(m *member) error { return m.host.Shape(ctx, 8*d.Rate, 8*d.Rate) })
+		return func() error {
+			return p.each(d, func(m *member) error {
+				n := &p.c.e.run.Nodes[m.number]
+				return m.host.Shape(after, 8*n.Up, 8*n.Down)
+			})
+		}, err
+	case scenario.Partition, scenario.Offline:
+		pairs := p.parted(d)
+		return func() error { return p.cut(after, pairs, -1) }, p.cut(ctx, pairs, +1)
+	case scenario.Corrupt:
+		during, end := context.WithCancel(ctx)
+		var wg sync.WaitGroup
+		for _, i := range d.Nodes {
+			p.mu.Lock()
+			p.corrupted = append(p.corrupted, i)
+			p.mu.Unlock()
+			for _, b := range p.c.e.wants(i) {
+				file, size := p.fileOf(i, b)
+				wg.Go(func() { p.flip(during, file, size) })
+			}
+		}
+		return func() error { end(); wg.Wait(); return nil }, nil
+	case scenario.Rot:
+		return nothing, p.rot(d)
+	}
+	return nil, fmt.Errorf("%s is not known here", d.Kind) // refused before
+}
+
+// signal signals the node if it runs.
+func (m *member) signal(s syscall.Signal) error {
+	if n := m.running(); n != nil {
+		return n.Signal(s)
+	}
+	return nil
+}
+
+// fileOf is where a node's store has a blob while it is not complete.
+func (p *plan) fileOf(node, blob int) (file string, size int64) {
+	b := &p.c.e.run.Blobs[blob]
+	d := p.c.content.digests[blob]
+	return filepath.Join(rig.StoreDir(p.c.members[node].data), "partial", d.Algorithm().String(), d.Encoded()), b.Size
+}
+
+// parted lists who sends to whom in vain; -1 is the origin.
+func (p *plan) parted(d *deed) (pairs [][2]int) {
+	for _, i := range d.Nodes {
+		others := []int{-1}
+		if d.Kind == scenario.Partition {
+			others = nil
+			for j := range p.c.members {
+				if !slices.Contains(d.Nodes, j) {
+					others = append(others, j)
+				}
+			}
+		}
+		for _, j := range others {
+			pairs = append(pairs, [2]int{i, j})
+			if !d.OneWay {
+				pairs = append(pairs, [2]int{j, i})
+			}
+		}
+	}
+	return pairs
+}
+
+// cut adds (+1) or takes away (-1) a fault that parts these pairs.
+func (p *plan) cut(ctx context.Context, pairs [][2]int, by int) error {
+	p.cutMu.Lock()
+	defer p.cutMu.Unlock()
+	change := map[int][]*rig.Host{}
+	for _, pair := range pairs {
+		before := p.cuts[pair]
+		p.cuts[pair] = before + by
+		if before == 0 || before+by == 0 {
+			change[pair[0]] = append(change[pair[0]], p.hostOf(pair[1]))
+		}
+	}
+	var g errgroup.Group
+	for from, to := range change {
+		g.Go(func() error {
+			if by > 0 {
+				return p.hostOf(from).Block(ctx, to...)
+			}
+			return p.hostOf(from).Unblock(ctx, to...)
+		})
+	}
+	return g.Wait()
+}
+
+func (p *plan) hostOf(i int) *rig.Host {
+	if i < 0 {
+		return p.c.o.host
+	}
+	return p.c.hosts[i]
 }
 
 // fetcher waits for a member that reads from the origin, to whom nothing else is
 // done; of several it is the one with the most before it.
 func (p *plan) fetcher(ctx context.Context) (int, error) {
 	found := -1
-	err := rig.Await(ctx, 30*time.Second, "a node reads from the origin", func() (bool, error) {
+	err := rig.Await(ctx, time.Hour, "a node reads from the origin", func() (bool, error) {
 		var most int64 = -1
 		for _, e := range p.c.o.reading() {
 			i := p.c.memberAt(e.from)
-			if i < 0 || slices.Contains(p.kill, i) || p.c.members[i].suffered() != untouched {
+			if i < 0 || i == p.c.first || p.c.members[i].running() == nil || p.c.members[i].suffered() != untouched {
 				continue
 			}
 			last := e.last
 			if last < 0 {
-				last = int64(opts.size)
+				last = p.c.content.sizes[e.blob]
 			}
 			if left := last + 1 - e.first - e.wrote; left > most {
 				found, most = i, left
@@ -167,121 +360,56 @@ func (c *crowd) memberAt(ip string) int {
 	return slices.IndexFunc(c.members, func(m *member) bool { return m.host.IP == ip })
 }
 
-// killAll kills the members of p.kill in one moment, having read their counters.
-func (p *plan) killAll(ctx context.Context, why map[int]string) error {
-	for _, i := range p.kill {
-		m := p.c.members[i]
-		last, err := scrape(ctx, m.Node)
-		if err != nil {
-			return err
+// kill ends the deed's nodes in one moment, by SIGKILL or, after their notice, by
+// SIGTERM. Nobody's clients go on meanwhile.
+func (p *plan) kill(ctx context.Context, d *deed) error {
+	in := syscall.SIGKILL
+	if d.Kind == scenario.Drain {
+		in = syscall.SIGTERM
+		for _, i := range d.Nodes {
+			p.c.members[i].dismiss()
 		}
-		cpu, err := m.CPU()
-		if err != nil {
-			return err
-		}
-		m.last, m.lastCPU = last, cpu
-		m.suffer(killed) // before its client can notice
-	}
-	if len(p.kill) == 0 {
-		return nil
-	}
-	p.c.o.watch()
-	p.at = time.Now()
-	for _, i := range p.kill {
-		if err := p.c.members[i].Signal(syscall.SIGKILL); err != nil {
-			return err
+		if !pause(ctx, d.Notice) {
+			return nil
 		}
 	}
-	for _, e := range p.c.o.reading() {
-		if i := p.c.memberAt(e.from); slices.Contains(p.kill, i) {
-			p.reads = append(p.reads, e)
-		}
+	// What they came to is read before the clock starts.
+	if err := p.each(d, func(m *member) error { return errors.Join(m.reckon(ctx), m.readCPU()) }); err != nil {
+		return err
 	}
-	for _, i := range p.kill {
-		v := victim{Node: i + 1, Why: why[i]}
-		for _, e := range p.reads {
-			if e.from == p.c.members[i].host.IP {
+	why := string(d.Role)
+	if why == "" {
+		why = string(d.Kind)
+	}
+	p.mu.Lock()
+	if p.at.IsZero() {
+		p.c.o.watch()
+		p.at, p.atBytes = time.Now(), p.c.o.bytes()
+	}
+	reading := p.c.o.reading()
+	for _, i := range d.Nodes {
+		v := victim{Node: i, Why: why}
+		for _, e := range reading {
+			if p.c.memberAt(e.from) == i {
 				v.Reading++
+				p.reads = append(p.reads, e)
 			}
 		}
 		p.victims = append(p.victims, v)
-		p.c.r.Log("%s: killed node %d (%s; %d reads from the origin open)", p.c.name, v.Node, v.Why, v.Reading)
 	}
-	return nil
-}
-
-// undo lets the stopped ones go on.
-func (p *plan) undo() {
-	for _, m := range p.stopped {
-		_ = m.Signal(syscall.SIGCONT) // it fails for one that has ended, which is found out later
-	}
-}
-
-// flip changes a byte of each MiB in a file that will have this size, once it is
-// written, as a disk may that loses bits. It ends with ctx, or with the file.
-func (p *plan) flip(ctx context.Context, file string, size int64) {
-	var f *os.File
-	err := rig.Await(ctx, time.Hour, "the file is there", func() (ok bool, err error) {
-		f, err = os.OpenFile(file, os.O_RDWR, 0)
-		return err == nil, err
-	})
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	left := make([]int64, 0, size/mib+1)
-	for off := int64(0); off < size; off += mib {
-		left = append(left, off)
-	}
-	zeros := make([]byte, 32)
-	tail := make([]byte, len(zeros))
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for len(left) > 0 {
-		left = slices.DeleteFunc(left, func(off int64) bool {
-			end := min(off+mib, size)
-			// Content is random: that it has 32 zeros there is not to be feared.
-			at := max(off, end-int64(len(tail)))
-			if n, err := f.ReadAt(tail, at); n < int(end-at) || (err != nil && n == 0) || bytes.Equal(tail, zeros) {
-				return false
-			}
-			middle := off + (end-off)/2
-			b := make([]byte, 1)
-			if _, err := f.ReadAt(b, middle); err != nil {
-				return false
-			}
-			b[0] ^= 0x10
-			if _, err := f.WriteAt(b, middle); err != nil {
-				return false
-			}
-			p.mu.Lock()
-			p.flipped++
-			p.mu.Unlock()
-			return true
-		})
-		if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
-			return // complete, and moved: not to be spoiled any more
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
+	p.mu.Unlock()
+	return p.each(d, func(m *member) error { return m.end(in, d.Restart == 0) })
 }
 
 // report says what came of it.
 func (p *plan) report(res *runResult) {
-	if len(p.victims)+len(p.stall)+len(p.corrupt) == 0 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.happened) == 0 {
 		return
 	}
-	f := &faultResult{OriginBytes: p.atBytes, Killed: p.victims, Flipped: p.flipped, Silence: p.c.o.longestSilence().Seconds()}
-	for _, i := range p.stall {
-		f.Stalled = append(f.Stalled, i+1)
-	}
-	for _, i := range p.corrupt {
-		f.Corrupted = append(f.Corrupted, i+1)
-	}
+	slices.SortStableFunc(p.happened, func(a, b happening) int { return cmp.Compare(a.At, b.At) })
+	f := &faultResult{Happened: p.happened, OriginBytes: p.atBytes, Killed: p.victims, Flipped: p.flipped, Silence: p.c.o.longestSilence().Seconds()}
 	_, all := p.c.o.snapshot()
 	for _, lost := range p.reads {
 		next := slices.IndexFunc(all, func(e exchange) bool {

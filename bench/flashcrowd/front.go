@@ -70,6 +70,7 @@ type front struct {
 	registry  string // host:port
 	transport http.RoundTripper
 	buffers   sync.Pool
+	temper    *temper // nil: it takes all there is
 
 	mu        sync.Mutex
 	counts    counts
@@ -91,6 +92,7 @@ func (f *front) reset() {
 	defer f.mu.Unlock()
 	f.counts = counts{Requests: map[string]tally{}}
 	f.exchanges, f.written, f.watched, f.silence = nil, time.Time{}, time.Time{}, 0
+	f.temper.forget()
 }
 
 // snapshot returns what was counted so far.
@@ -187,11 +189,21 @@ func rangeOf(header string) (first, last int64) {
 func (f *front) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	kind, blob := kindOf(req.Method, req.URL.Path)
 	var e *exchange
+	ip, _, err := net.SplitHostPort(req.RemoteAddr)
+	if err != nil {
+		ip = req.RemoteAddr
+	}
+	mood, leave := f.temper.meet(req.Context(), ip, strings.Contains(kind, "manifest"))
+	defer leave()
+	if mood.cut == 1 {
+		panic(http.ErrAbortHandler)
+	}
+	if mood.status != 0 {
+		f.count(kind, mood.status)
+		mood.refuse(w)
+		return
+	}
 	if blob != "" {
-		ip, _, err := net.SplitHostPort(req.RemoteAddr)
-		if err != nil {
-			ip = req.RemoteAddr
-		}
 		e = &exchange{from: ip, blob: blob, began: time.Now(), open: true}
 		e.first, e.last = rangeOf(req.Header.Get("Range"))
 		f.mu.Lock()
@@ -217,7 +229,15 @@ func (f *front) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	w.WriteHeader(resp.StatusCode)
 	buf := f.buffers.Get().(*[64 << 10]byte)
 	defer f.buffers.Put(buf)
-	if _, err := io.CopyBuffer(&countingWriter{w, f, e, resp.StatusCode/100 == 2}, resp.Body, buf[:]); err != nil {
+	body := io.Reader(resp.Body)
+	if mood.cut > 0 && resp.ContentLength > 0 {
+		body = io.MultiReader(io.LimitReader(body, resp.ContentLength/int64(mood.cut)), broken{})
+	}
+	out := &countingWriter{f.temper.pace(req.Context(), w, ip), f, e, resp.StatusCode/100 == 2}
+	if _, err := io.CopyBuffer(out, body, buf[:]); err != nil {
+		if mood.cut > 0 {
+			_ = http.NewResponseController(w).Flush() // what was sent arrives before the end does
+		}
 		// Whoever reads must see that something is missing.
 		panic(http.ErrAbortHandler)
 	}

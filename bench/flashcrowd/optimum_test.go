@@ -33,18 +33,19 @@ func TestOptimum(t *testing.T) {
 	}
 }
 
-func TestSpread(t *testing.T) {
-	if got := spreadOf(nil); got != (spread{}) {
+func TestDistribution(t *testing.T) {
+	if got := distributionOf(nil); got != (distribution{}) {
 		t.Errorf("of nothing: %v", got)
+	}
+	if got, want := distributionOf([]float64{3}), (distribution{1, 3, 3, 3, 3, 3}); got != want {
+		t.Errorf("of one: %+v, want %+v", got, want)
 	}
 	var values []float64
 	for i := range 16 {
 		values = append(values, float64(16-i)) // 16 to 1
 	}
-	// Rank 0.99 x 15 = 14.85 from 0: between 15 and 16.
-	got := spreadOf(values)
-	if got.P50 != 8.5 || math.Abs(got.P99-15.85) > 1e-9 || got.Max != 16 {
-		t.Errorf("of 1 to 16: %+v, want 8.5, 15.85, 16", got)
+	if got, want := distributionOf(values), (distribution{16, 8.5, 8, 15, 16, 16}); got != want {
+		t.Errorf("of 1 to 16: %+v, want %+v", got, want)
 	}
 }
 

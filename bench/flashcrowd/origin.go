@@ -20,7 +20,6 @@ import (
 )
 
 const (
-	tagName      = "v1"
 	registryPort = "5001"
 	frontPort    = "5000"
 	userName     = "flashcrowd"
@@ -41,8 +40,8 @@ type origin struct {
 	served       chan struct{}
 }
 
-func startOrigin(ctx context.Context, r *rig.Rig, network *rig.Network) (*origin, error) {
-	host, err := network.AddHost(ctx, int64(opts.originRate))
+func startOrigin(ctx context.Context, r *rig.Rig, network *rig.Network, e *experiment) (*origin, error) {
+	host, err := network.AddHost(ctx, 8*e.run.Origin.Link, 8*e.run.Origin.Link)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +64,7 @@ storage:
 http:
   addr: %s
 `, filepath.Join(dir, "data"), o.registryAddr)
-	if opts.private > 0 {
+	if e.private() {
 		users := filepath.Join(dir, "htpasswd")
 		if err := os.WriteFile(users, []byte(passwordFile), 0o600); err != nil {
 			return nil, err
@@ -103,6 +102,7 @@ http:
 		return nil, err
 	}
 	o.front = newFront(o.registryAddr, client.Transport)
+	o.temper = newTemper(e.run)
 	o.server = &http.Server{
 		Handler: o.front, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {

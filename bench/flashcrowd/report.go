@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -10,212 +9,6 @@ import (
 
 	"github.com/peercache/peercache/bench/internal/rig"
 )
-
-// result is what a run of the program found out.
-type result struct {
-	Options   map[string]string `json:"options"`
-	Image     *image            `json:"image"`
-	Quantiles string            `json:"quantiles"`
-	Runs      []runResult       `json:"runs"`
-}
-
-// runResult is one crowd. Bytes, seconds, bytes a second. Sums over nodes include
-// those to which something was done, as they stood last.
-type runResult struct {
-	Link       float64 `json:"link_goodput"`
-	OriginLink float64 `json:"origin_goodput"`
-
-	Origin      counts  `json:"origin"`
-	OriginRatio float64 `json:"origin_over_unique"`
-	// OriginRatioAtEnd is the same when the last counted client was done; what
-	// nodes read for their own stores afterwards is left out.
-	OriginRatioAtEnd float64 `json:"origin_over_unique_at_end"`
-	// NodesSay is the same as the nodes' own metrics have it.
-	NodesSay struct {
-		Bytes     float64            `json:"bytes"`
-		Manifests float64            `json:"manifest_requests"`
-		Blobs     float64            `json:"blob_requests"`
-		ByCode    map[string]float64 `json:"requests"`
-		// Difference is theirs over the origin's, less 1.
-		Difference float64 `json:"bytes_difference"`
-	} `json:"nodes_say"`
-
-	Makespan      float64 `json:"makespan"` // from the first client's start to the last counted one's end
-	Optimum       float64 `json:"optimum"`  // T*
-	OriginBound   bool    `json:"origin_bound"`
-	MakespanRatio float64 `json:"makespan_over_optimum"`
-	OneCopy       float64 `json:"one_copy"` // size / min(link, origin)
-	OneCopyRatio  float64 `json:"makespan_over_one_copy"`
-
-	Times           spread  `json:"times"` // of counted clients, each from its own start
-	P99OverP50      float64 `json:"p99_over_p50"`
-	FirstByte       spread  `json:"first_byte"`
-	FromStart       spread  `json:"first_byte_from_start"`
-	DirectFirstByte spread  `json:"first_byte_direct"`
-	// FirstByteChunks is how much later than directly the p99 of first bytes is,
-	// in times of 1 MiB on a link.
-	FirstByteChunks float64 `json:"first_byte_more_chunk_times"`
-
-	CPU       float64 `json:"cpu_seconds"`
-	CPUPerGiB float64 `json:"cpu_seconds_per_gib"` // that counted clients received
-	BenchCPU  float64 `json:"bench_cpu_seconds"`
-
-	VmHWM   spread `json:"vm_hwm"`   // over nodes
-	RssAnon spread `json:"rss_anon"` // over nodes, each one's largest sample
-
-	ControlMessages spread `json:"control_messages"` // sent by a node
-	ControlBytes    spread `json:"control_bytes"`
-	// Duplicates is what counted nodes received beyond one copy each, as a part
-	// of those copies; below 0 by what they got along with records of tags.
-	Duplicates float64            `json:"duplicates"`
-	Wasted     map[string]float64 `json:"wasted_bytes"`
-	Policy     map[string]float64 `json:"policy"`
-
-	Clients struct {
-		Completed  int      `json:"completed"`
-		Failed     int      `json:"failed"`
-		NotCounted int      `json:"not_counted"` // something was done to their nodes
-		Resumes    int      `json:"resumes"`
-		WrongBytes int      `json:"wrong_bytes"`
-		Errors     []string `json:"errors,omitempty"`
-	} `json:"clients"`
-	Private *privateResult `json:"private,omitempty"`
-	Fault   *faultResult   `json:"fault,omitempty"`
-	Nodes   []nodeResult   `json:"nodes"`
-}
-
-// privateResult is about the nodes without the password.
-type privateResult struct {
-	Refused int      `json:"refused"` // their clients got 401 or 403
-	Other   []string `json:"other,omitempty"`
-	Holding []string `json:"holding,omitempty"` // what of the image is in their stores
-}
-
-// nodeResult is one node and its client.
-type nodeResult struct {
-	Fate        string  `json:"fate,omitempty"`
-	Coordinator bool    `json:"coordinator,omitempty"` // ranks first for the first layer
-	Client      *pulled `json:"client"`
-	CPU         float64 `json:"cpu_seconds"`
-	VmHWM       int64   `json:"vm_hwm"`
-	RssAnon     int64   `json:"rss_anon"`
-	FromOrigin  float64 `json:"received_origin"`
-	FromPeers   float64 `json:"received_peer"`
-	Sent        float64 `json:"control_messages_sent"`
-	SentBytes   float64 `json:"control_bytes_sent"`
-}
-
-// collect reads all counters.
-func (c *crowd) collect(ctx context.Context, res *runResult) error {
-	res.Origin, _ = c.o.snapshot()
-	res.OriginRatio = ratio(float64(res.Origin.Bytes), float64(c.img.Unique))
-	res.MakespanRatio = ratio(res.Makespan, res.Optimum)
-	res.OneCopyRatio = ratio(res.Makespan, res.OneCopy)
-	res.Wasted, res.Policy, res.NodesSay.ByCode = map[string]float64{}, map[string]float64{}, map[string]float64{}
-	if opts.private > 0 {
-		res.Private = &privateResult{}
-	}
-	coordinator := c.coordinator()
-	var received, delivered float64
-	for i, m := range c.members {
-		n := nodeResult{Fate: m.suffered(), Coordinator: i == coordinator, Client: m.pull, CPU: (m.lastCPU - m.cpu).Seconds()}
-		now := m.last
-		if n.Fate != killed {
-			var err error
-			if now, err = scrape(ctx, m.Node); err != nil {
-				return fmt.Errorf("%w\n%s", err, m.Tail())
-			}
-		}
-		memory, err := m.sampler.Stop()
-		m.sampler = nil
-		if err != nil && n.Fate != killed {
-			return err
-		}
-		for _, s := range memory {
-			n.VmHWM, n.RssAnon = max(n.VmHWM, s.Peak), max(n.RssAnon, s.Anon)
-		}
-		d := now.since(m.before)
-		n.FromOrigin = d.sum("peercache_fetcher_received_bytes_total", `source="origin"`)
-		n.FromPeers = d.sum("peercache_fetcher_received_bytes_total", `source="peer"`)
-		n.Sent = d.sum("peercache_p2p_frames_total", `direction="out"`)
-		n.SentBytes = d.sum("peercache_p2p_frame_bytes_total", `direction="out"`)
-		res.NodesSay.Bytes += d.sum("peercache_origin_received_bytes_total")
-		res.NodesSay.Manifests += d.sum("peercache_origin_requests_total", `kind="manifest"`)
-		res.NodesSay.Blobs += d.sum("peercache_origin_requests_total", `kind="blob"`)
-		for name, v := range d {
-			if labels, ok := strings.CutPrefix(name, "peercache_origin_requests_total"); ok && v > 0 {
-				res.NodesSay.ByCode[labels] += v
-			}
-		}
-		for source, v := range d.byLabel("peercache_fetcher_wasted_bytes_total") {
-			res.Wasted[source] += v
-		}
-		for event, v := range d.byLabel("peercache_fetcher_policy_total") {
-			res.Policy[event] += v
-		}
-		res.CPU += n.CPU
-		res.Nodes = append(res.Nodes, n)
-		if m.counted() && m.pull.Error == "" {
-			received += n.FromOrigin + n.FromPeers
-			delivered += float64(m.pull.Bytes)
-		}
-		if err := c.judge(m, i, res); err != nil {
-			return err
-		}
-	}
-	res.NodesSay.Difference = ratio(res.NodesSay.Bytes, float64(res.Origin.Bytes)) - 1
-	res.CPUPerGiB = ratio(res.CPU, delivered/(1<<30))
-	res.Duplicates = ratio(received, float64(c.img.Unique)*float64(res.Clients.Completed)) - 1
-
-	good := slices.DeleteFunc(slices.Clone(c.members), func(m *member) bool { return !m.counted() || m.pull.Error != "" })
-	times := func(f func(*pulled) float64) spread {
-		return spreadOf(rig.Column(good, func(m *member) float64 { return f(m.pull) }))
-	}
-	res.Times = times(func(p *pulled) float64 { return p.Seconds })
-	res.FirstByte = times(func(p *pulled) float64 { return p.FirstByte })
-	res.FromStart = times(func(p *pulled) float64 { return p.FromStart })
-	res.P99OverP50 = ratio(res.Times.P99, res.Times.P50)
-	res.FirstByteChunks = ratio(res.FirstByte.P99-res.DirectFirstByte.P50, mib/res.Link)
-	nodes := func(f func(nodeResult) float64) spread { return spreadOf(rig.Column(res.Nodes, f)) }
-	res.VmHWM = nodes(func(n nodeResult) float64 { return float64(n.VmHWM) })
-	res.RssAnon = nodes(func(n nodeResult) float64 { return float64(n.RssAnon) })
-	res.ControlMessages = nodes(func(n nodeResult) float64 { return n.Sent })
-	res.ControlBytes = nodes(func(n nodeResult) float64 { return n.SentBytes })
-	return nil
-}
-
-// judge counts what became of a client.
-func (c *crowd) judge(m *member, i int, res *runResult) error {
-	p := m.pull
-	if strings.Contains(p.Error, "WRONG BYTES") {
-		res.Clients.WrongBytes++
-		res.Clients.Errors = append(res.Clients.Errors, fmt.Sprintf("node %d: %s", i+1, p.Error))
-	}
-	switch {
-	case !m.password:
-		if p.Status == 401 || p.Status == 403 {
-			res.Private.Refused++
-		} else {
-			res.Private.Other = append(res.Private.Other, fmt.Sprintf("node %d: status %d %s", i+1, p.Status, p.Error))
-		}
-		held, err := c.holds(m)
-		if err != nil {
-			return err
-		}
-		for _, h := range held {
-			res.Private.Holding = append(res.Private.Holding, fmt.Sprintf("node %d: %s", i+1, h))
-		}
-	case m.suffered() != untouched:
-		res.Clients.NotCounted++
-	case p.Error == "":
-		res.Clients.Completed++
-		res.Clients.Resumes += p.Resumes
-	default:
-		res.Clients.Failed++
-		res.Clients.Errors = append(res.Clients.Errors, fmt.Sprintf("node %d after %.1f s: %s", i+1, p.Seconds, p.Error))
-	}
-	return nil
-}
 
 // The goals that every crowd has; kills allow for what they lose.
 const (
@@ -292,7 +85,7 @@ func (res *result) table() *rig.Table {
 }
 
 func (res *result) rows() []row {
-	spreadCell := func(f func(*runResult) spread, scale float64) func(*runResult) string {
+	lie := func(f func(*runResult) distribution, scale float64) func(*runResult) string {
 		return func(r *runResult) string {
 			s := f(r)
 			return fmt.Sprintf("%.4g / %.4g / %.4g", s.P50/scale, s.P99/scale, s.Max/scale)
@@ -313,7 +106,7 @@ func (res *result) rows() []row {
 	}
 	// Where no link limits anything T* says nothing about nodes.
 	slowGoal, waitGoal := makespanGoal, float64(firstByteGoal)
-	if opts.rate == 0 {
+	if res.experiment.unlimited() {
 		slowGoal, waitGoal = 0, 0
 	}
 	rows := []row{
@@ -324,10 +117,10 @@ func (res *result) rows() []row {
 		{name: "  MiB, as the origin and as nodes count", cell: func(r *runResult) string {
 			return fmt.Sprintf("%.2f, %.2f (%+.2f %%)", float64(r.Origin.Bytes)/mib, r.NodesSay.Bytes/mib, 100*r.NodesSay.Difference)
 		}, value: func(r *runResult) float64 { return max(r.NodesSay.Difference, -r.NodesSay.Difference) }, goal: agreementGoal},
-		{name: headTag, cell: requests(headTag), value: succeeded(headTag), goal: headTagGoal},
+		{name: headTag, cell: requests(headTag), value: succeeded(headTag), goal: headTagGoal * float64(len(res.Images))},
 		{name: getTag, cell: requests(getTag), value: succeeded(getTag)},
 		{name: headManifest, cell: requests(headManifest), value: succeeded(headManifest)},
-		{name: getManifest, cell: requests(getManifest), value: succeeded(getManifest), goal: getManifestGoal},
+		{name: getManifest, cell: requests(getManifest), value: succeeded(getManifest), goal: getManifestGoal * float64(len(res.Images))},
 		{name: "manifest requests, as origin and nodes count", cell: func(r *runResult) string {
 			return fmt.Sprintf("%d, %.0f", r.Origin.manifests(), r.NodesSay.Manifests)
 		}},
@@ -342,20 +135,20 @@ func (res *result) rows() []row {
 		}},
 		{name: "makespan / T*", value: func(r *runResult) float64 { return r.MakespanRatio }, goal: slowGoal},
 		{name: "makespan / (size / min(link, origin))", value: func(r *runResult) float64 { return r.OneCopyRatio }},
-		{name: "a node's time, s: p50 / p99 / max", cell: spreadCell(func(r *runResult) spread { return r.Times }, 1)},
+		{name: "a node's time, s: p50 / p99 / max", cell: lie(func(r *runResult) distribution { return r.Completion }, 1)},
 		{name: "p99 / p50", value: func(r *runResult) float64 { return r.P99OverP50 }, goal: evennessGoal},
-		{name: "first byte of a layer, s: p50 / p99 / max", cell: spreadCell(func(r *runResult) spread { return r.FirstByte }, 1)},
-		{name: "  the same from the pull's start", cell: spreadCell(func(r *runResult) spread { return r.FromStart }, 1)},
-		{name: "  directly from the idle origin", cell: spreadCell(func(r *runResult) spread { return r.DirectFirstByte }, 1)},
+		{name: "first byte of a layer, s: p50 / p99 / max", cell: lie(func(r *runResult) distribution { return r.RequestFirstByte }, 1)},
+		{name: "  the same from the pull's start", cell: lie(func(r *runResult) distribution { return r.FirstByte }, 1)},
+		{name: "  directly from the idle origin", cell: lie(func(r *runResult) distribution { return r.DirectFirstByte }, 1)},
 		{name: "  p99 over directly, chunk times t", value: func(r *runResult) float64 { return r.FirstByteChunks }, goal: waitGoal},
 		{name: "CPU-s of all nodes per GiB delivered", value: func(r *runResult) float64 { return r.CPUPerGiB }},
 		{name: "CPU-s: all nodes, this program", cell: func(r *runResult) string { return fmt.Sprintf("%.4g, %.4g", r.CPU, r.BenchCPU) }},
-		{name: "VmHWM of a node, MiB: p50 / p99 / max", cell: spreadCell(func(r *runResult) spread { return r.VmHWM }, mib),
+		{name: "VmHWM of a node, MiB: p50 / p99 / max", cell: lie(func(r *runResult) distribution { return r.VmHWM }, mib),
 			value: func(r *runResult) float64 { return r.VmHWM.Max / mib }, goal: memoryGoal / mib},
-		{name: "RssAnon of a node, MiB: p50 / p99 / max", cell: spreadCell(func(r *runResult) spread { return r.RssAnon }, mib),
+		{name: "RssAnon of a node, MiB: p50 / p99 / max", cell: lie(func(r *runResult) distribution { return r.RssAnon }, mib),
 			value: func(r *runResult) float64 { return r.RssAnon.Max / mib }, goal: memoryGoal / mib},
-		{name: "control messages sent by a node", cell: spreadCell(func(r *runResult) spread { return r.ControlMessages }, 1)},
-		{name: "  their KiB", cell: spreadCell(func(r *runResult) spread { return r.ControlBytes }, 1024)},
+		{name: "control messages sent by a node", cell: lie(func(r *runResult) distribution { return r.ControlMessages }, 1)},
+		{name: "  their KiB", cell: lie(func(r *runResult) distribution { return r.ControlBytes }, 1024)},
 		{name: "received twice / one copy each", value: func(r *runResult) float64 { return r.Duplicates }},
 		{name: "wasted MiB: from origin, from peers", cell: func(r *runResult) string {
 			return fmt.Sprintf("%.2f, %.2f", r.Wasted["origin"]/mib, r.Wasted["peer"]/mib)
