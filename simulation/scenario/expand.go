@@ -105,18 +105,14 @@ func (e *expander) cluster(n int) {
 	t, run := &e.s.Topology, e.run
 	for i, z := range t.Zones {
 		path := fmt.Sprintf("topology.zones[%d]", i)
-		uplink := e.s.or(path+".uplink", z.Uplink, t.Uplink)
-		paid := t.Paid
-		if e.s.has(path + ".paid") {
-			paid = z.Paid
-		}
-		run.Zones = append(run.Zones, Zone{Name: z.Name, Up: int64(e.s.or(path+".up", z.Up, uplink)),
-			Down: int64(e.s.or(path+".down", z.Down, uplink)), Paid: paid})
+		uplink := or(e.s, path+".uplink", z.Uplink, t.Uplink)
+		run.Zones = append(run.Zones, Zone{Name: z.Name, Up: int64(or(e.s, path+".up", z.Up, uplink)),
+			Down: int64(or(e.s, path+".down", z.Down, uplink)), Paid: or(e.s, path+".paid", z.Paid, t.Paid)})
 	}
 	run.Racks = e.layout.racks
 	kinds := []Node{{}}
 	base := "topology"
-	kinds[0].Up, kinds[0].Down = int64(e.s.or(base+".up", t.Up, t.Link)), int64(e.s.or(base+".down", t.Down, t.Link))
+	kinds[0].Up, kinds[0].Down = int64(or(e.s, base+".up", t.Up, t.Link)), int64(or(e.s, base+".down", t.Down, t.Link))
 	kinds[0].Disk, kinds[0].Space = int64(t.Disk), int64(t.Space)
 	of := make([]int, n) // the kind of each node
 	if len(t.Machines) > 0 {
@@ -129,11 +125,9 @@ func (e *expander) cluster(n int) {
 			if e.s.has(path + ".link") {
 				k.Up, k.Down = int64(m.Link), int64(m.Link)
 			}
-			k.Up, k.Down = int64(e.s.or(path+".up", m.Up, rate(k.Up))), int64(e.s.or(path+".down", m.Down, rate(k.Down)))
-			k.Disk = int64(e.s.or(path+".disk", m.Disk, rate(k.Disk)))
-			if e.s.has(path + ".space") {
-				k.Space = int64(m.Space)
-			}
+			k.Up, k.Down = int64(or(e.s, path+".up", m.Up, rate(k.Up))), int64(or(e.s, path+".down", m.Down, rate(k.Down)))
+			k.Disk = int64(or(e.s, path+".disk", m.Disk, rate(k.Disk)))
+			k.Space = int64(or(e.s, path+".space", m.Space, size(k.Space)))
 			kinds = append(kinds, k)
 			shares[i] = int64(m.Share)
 		}
@@ -161,7 +155,7 @@ func (s *Scenario) has(path string) bool {
 }
 
 // or is v if its key is given, else w.
-func (s *Scenario) or(path string, v, w rate) rate {
+func or[T any](s *Scenario, path string, v, w T) T {
 	if s.has(path) {
 		return v
 	}

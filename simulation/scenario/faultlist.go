@@ -11,37 +11,61 @@ import (
 // needed. group: two of a group at the same time on the same node contradict each
 // other.
 type faultKind struct {
-	kind  FaultKind
-	keys  string
-	group string
+	kind    FaultKind
+	keys    string
+	group   string
+	meaning string
 }
 
 // faultKinds are all kinds, in the order of the documentation. "who!" stands for nodes or role, one of
 // which is needed, "who" for the same, needless.
 var faultKinds = []faultKind{
-	{Crash, "who! restart", "down"},
-	{Drain, "who! notice restart", "down"},
-	{Partition, "who! for one_way", ""},
-	{Offline, "who! for", "offline"},
-	{Loss, "who! part! for", "loss"},
-	{SlowNIC, "who! rate! for", "slow-nic"},
-	{SlowDisk, "who! rate! for", "slow-disk"},
-	{SlowNode, "who! delay! for", "slow-node"},
-	{FullDisk, "who! for", "full-disk"},
-	{Rot, "who! part!", ""},
-	{Corrupt, "who! for", "bytes"},
-	{Forge, "who! for", "bytes"},
-	{Lie, "who! for", "lie"},
-	{Stall, "who! for", "stall"},
-	{Mute, "who! for", "mute"},
-	{ClockSkew, "who! delay part for", "clock"},
-	{StaleDHT, "for", "dht"},
-	{OriginThrottle, "nodes delay for", "answer"},
-	{OriginError, "nodes status for", "answer"},
-	{OriginReset, "nodes part for", "reset"},
-	{OriginStall, "nodes for", "answer"},
-	{OriginOutage, "nodes for", "answer"},
-	{ExpiredToken, "nodes for", "answer"},
+	{Crash, "who! restart", "down",
+		"Nodes end as by kill -9 and a power cut: connections break, and what is not yet synced is lost."},
+	{Drain, "who! notice restart", "down",
+		"Nodes are told that they end, as spot instances are: their clients stop, and after `notice` the nodes leave in good order."},
+	{Partition, "who! for one_way", "",
+		"The nodes are parted from all others, not from the origin."},
+	{Offline, "who! for", "offline",
+		"The nodes are parted from the origin alone."},
+	{Loss, "who! part! for", "loss",
+		"`part` of the packets to and from the nodes is lost: bytes come slower, messages later."},
+	{SlowNIC, "who! rate! for", "slow-nic",
+		"The nodes' links are as slow as `rate`."},
+	{SlowDisk, "who! rate! for", "slow-disk",
+		"The nodes' disks are as slow as `rate`."},
+	{SlowNode, "who! delay! for", "slow-node",
+		"The nodes take `delay` for each message."},
+	{FullDisk, "who! for", "full-disk",
+		"The nodes' stores refuse to write."},
+	{Rot, "who! part!", "",
+		"`part` of the chunks that the nodes hold is spoiled, once."},
+	{Corrupt, "who! for", "bytes",
+		"The nodes serve wrong bytes beside honest claims, as a broken disk would."},
+	{Forge, "who! for", "bytes",
+		"The nodes serve wrong bytes and sign that they are right: a forged index."},
+	{Lie, "who! for", "lie",
+		"The nodes say that they hold what they do not."},
+	{Stall, "who! for", "stall",
+		"The nodes accept requests for chunks, and send nothing."},
+	{Mute, "who! for", "mute",
+		"The nodes take messages, and say nothing."},
+	{ClockSkew, "who! delay part for", "clock",
+		"The nodes' clocks are off by `delay` at once, and run `part` too fast from then on."},
+	{StaleDHT, "for", "dht",
+		"Look-ups are answered as of when it began."},
+	{OriginThrottle, "nodes delay for", "answer",
+		"The origin answers 429 with a Retry-After of `delay`."},
+	{OriginError, "nodes status for", "answer",
+		"The origin answers `status`."},
+	{OriginReset, "nodes part for", "reset",
+		"The origin breaks `part` of its answers off in the middle."},
+	{OriginStall, "nodes for", "answer",
+		"The origin takes requests, and sends nothing."},
+	{OriginOutage, "nodes for", "answer",
+		"The origin refuses connections."},
+	{ExpiredToken, "nodes for", "answer",
+		"The origin answers 401."},
 }
 
 // takes says whether the kind has a key, and whether it needs it.

@@ -127,6 +127,23 @@ var keys = []key{
 	{"limits.honest_bans", "0s", "For how long honest nodes may be banned, over all pairs together; 0 is no bound."},
 }
 
+// valueKinds are the kinds of values, with examples that are read.
+var valueKinds = []struct{ kind, examples, meaning string }{
+	{"text", "app", "Any text."},
+	{"flag", "true, false", ""},
+	{"count", "0, 100", "A whole number."},
+	{"size", "640MiB, 1.5GB, 2KiB, none", "Bytes: B, kB, MB, GB, TB, or KiB, MiB, GiB, TiB. `none` is 0."},
+	{"rate", "1gbit, 50mbit, 200MB/s, unlimited", "Bytes a second as sizes are given, with or without /s; or bits: kbit, mbit, gbit, tbit. At least 8kbit, at most 1tbit."},
+	{"duration", "90s, 1m30s, 6h, 100us", "As in Go: ns, us, ms, s, m, h. At most 720h."},
+	{"part", "30%, 0.1%, 1/50", "From 0% to 100%, to a millionth."},
+	{"ratio", "1.02, 102%", "The same, and it may be more than the whole."},
+	{"exponent", "1.1", "From 0 to 10, to a millionth."},
+	{"nodes", "all, 3, 0-4, 30%, 3 random, zone a, rack a/0, 30% of zone a", "Which nodes; see below."},
+	{"amount", "10, 10%, all", "A number of nodes, or a part of them."},
+	{"list", "", "A list, each item begun with a dash."},
+	{"section", "", "Further keys."},
+}
+
 // standards are the defaults by key; those from elsewhere are "".
 var standards = func() map[string]string {
 	m := map[string]string{}

@@ -1,5 +1,7 @@
 package scenario
 
+import "fmt"
+
 // layout is where nodes stand: it depends on how many there are, and on no seed.
 type layout struct {
 	zone, rack []int // by node; racks are numbered over all zones
@@ -33,11 +35,12 @@ func (s *Scenario) place(n int) *layout {
 		z := &t.Zones[i]
 		l.byName[z.Name] = i
 		l.zones[i] = zoneLayout{node: node, nodes: count, rack: len(l.racks)}
-		perRack := int(first(z.RackSize, t.RackSize))
+		path := fmt.Sprintf("topology.zones[%d]", i)
+		perRack := int(or(s, path+".rack_size", z.RackSize, t.RackSize))
 		if perRack == 0 {
 			perRack = count
 		}
-		uplink := int64(first(z.RackUplink, t.RackUplink))
+		uplink := int64(or(s, path+".rack_uplink", z.RackUplink, t.RackUplink))
 		for k := range count {
 			if k%perRack == 0 {
 				l.racks = append(l.racks, Rack{Zone: i, Up: uplink, Down: uplink})
@@ -116,14 +119,4 @@ func apportion(n int, weights []int64) []int {
 		counts[i]++
 	}
 	return counts
-}
-
-// first is the first that is given.
-func first[T ~int64](values ...T) T {
-	for _, v := range values {
-		if v != 0 {
-			return v
-		}
-	}
-	return 0
 }

@@ -10,18 +10,31 @@ import (
 	"time"
 )
 
-// workKeys are the keys that each kind of workload has beyond those that all have; those with
-// an exclamation mark it needs.
-var workKeys = map[string][]string{
-	"flash-crowd": {"jitter"},
-	"staggered":   {"over!", "order"},
-	"rolling":     {"batch", "interval!", "jitter", "order"},
-	"poisson":     {"every!", "pulls"},
-	"autoscale":   {"over!", "delay", "order", "nodes!"},
+// workKind is what a kind of workload takes beyond what all have: keys, those with an exclamation
+// mark needed.
+type workKind struct {
+	kind    string
+	keys    []string
+	meaning string
 }
 
-// kindOrder is the order of kinds in messages.
-var workKinds = []string{"flash-crowd", "staggered", "rolling", "poisson", "autoscale"}
+// workKinds are all kinds, in the order of the documentation.
+var workKinds = []workKind{
+	{"flash-crowd", []string{"jitter"}, "All nodes pull at once."},
+	{"staggered", []string{"over!", "order"}, "Nodes pull one after the other, evenly."},
+	{"rolling", []string{"batch", "interval!", "jitter", "order"}, "Nodes pull in waves, as in a rolling update."},
+	{"poisson", []string{"every!", "pulls"}, "Pulls come at random, independent of each other: the times between them are distributed exponentially."},
+	{"autoscale", []string{"over!", "delay", "order", "nodes!"}, "Nodes join the cluster, one after the other, and pull. Until then they are not there."},
+}
+
+func workKindOf(name string) *workKind {
+	for i := range workKinds {
+		if workKinds[i].kind == name {
+			return &workKinds[i]
+		}
+	}
+	return nil
+}
 
 func (c *checker) checkWorkload() {
 	if c.given("workload") && len(c.Workload) == 0 && c.sound("workload") {
@@ -38,26 +51,31 @@ func (c *checker) checkWorkload() {
 	for i := range c.Workload {
 		w := &c.Workload[i]
 		path := fmt.Sprintf("workload[%d]", i)
-		if !c.sound(path) || !c.oneOf(path+".kind", w.Kind, workKinds...) {
+		if !c.sound(path) {
 			continue
 		}
-		var extra []string
-		for _, kind := range workKinds {
-			for _, k := range workKeys[kind] {
-				if k = strings.TrimSuffix(k, "!"); k != "nodes" && !slices.Contains(extra, k) {
-					extra = append(extra, k)
+		kind := workKindOf(w.Kind)
+		var extra, names []string
+		for _, k := range workKinds {
+			names = append(names, k.kind)
+			for _, key := range k.keys {
+				if key = strings.TrimSuffix(key, "!"); key != "nodes" && !slices.Contains(extra, key) {
+					extra = append(extra, key)
 				}
 			}
 		}
-		for _, k := range extra {
-			mine := workKeys[w.Kind]
-			if c.given(path+"."+k) && !slices.Contains(mine, k) && !slices.Contains(mine, k+"!") {
-				c.fail(path+"."+k, "has no meaning for %s, which has %s", w.Kind, strings.ReplaceAll(strings.Join(mine, ", "), "!", ""))
+		if kind == nil {
+			c.oneOf(path+".kind", w.Kind, names...)
+			continue
+		}
+		for _, key := range extra {
+			if c.given(path+"."+key) && !slices.Contains(kind.keys, key) && !slices.Contains(kind.keys, key+"!") {
+				c.fail(path+"."+key, "has no meaning for %s, which has %s", w.Kind, strings.ReplaceAll(strings.Join(kind.keys, ", "), "!", ""))
 			}
 		}
-		for _, k := range workKeys[w.Kind] {
-			if k, need := strings.CutSuffix(k, "!"); need && !c.given(path+"."+k) {
-				c.fail(path+"."+k, "is missing; %s needs it", w.Kind)
+		for _, key := range kind.keys {
+			if key, need := strings.CutSuffix(key, "!"); need && !c.given(path+"."+key) {
+				c.fail(path+"."+key, "is missing; %s needs it", w.Kind)
 			}
 		}
 		for j, name := range w.Image {
