@@ -85,19 +85,39 @@ func (c *cluster) stored(n *node, k, chunk int) {
 	c.step(n, policy.Event{Kind: policy.EvStored, Blob: b.id, Chunk: chunk})
 }
 
-func (c *cluster) proved(n *node, k int) {
+// prove has a blob hashed. The verdict is about what is there now, and comes later:
+// stores do one thing after the other, so that what the core drops meanwhile is
+// dropped once the blob was hashed.
+func (c *cluster) prove(n *node, k int32) {
 	b, h := c.blobs[k], n.held[k]
-	kind := policy.EvProven
+	verdict := uint64(0)
 	for i := range b.n {
 		if h.level[i] == chunkindex.Absent {
 			c.broken("%s proves %s without chunk %d", n.id, b.id, i)
 		}
 		if h.bytes[i] != 0 {
-			kind = policy.EvRefuted
+			verdict = refutes
 		}
 	}
-	h.proven = kind == policy.EvProven
-	c.step(n, policy.Event{Kind: kind, Blob: b.id})
+	c.q.push(max(c.now, h.hashing)+int64(c.run.Costs.Publish), evProve, n.index, n.life, verdict|uint64(k))
+}
+
+// refutes is the bit of an evProve's argument that says that the blob is wrong.
+const refutes = 1 << 32
+
+func (c *cluster) proved(n *node, k int32, wrong bool) {
+	b, h := c.blobs[k], n.held[k]
+	if wrong {
+		c.step(n, policy.Event{Kind: policy.EvRefuted, Blob: b.id})
+		return
+	}
+	h.proven = true
+	for i, t := range h.bytes {
+		if t > 0 {
+			h.bytes[i] = 0 // what came to be stored since then went nowhere
+		}
+	}
+	c.step(n, policy.Event{Kind: policy.EvProven, Blob: b.id})
 }
 
 func (c *cluster) tellHeld(n *node, k int, h *holding) {

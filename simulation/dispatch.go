@@ -69,7 +69,7 @@ func (c *cluster) befall(n *node, kind eventKind, arg uint64) {
 	case evStored:
 		c.stored(n, int(arg>>32), int(uint32(arg)))
 	case evProve:
-		c.proved(n, int(arg))
+		c.proved(n, int32(arg), arg&refutes != 0)
 	case evConsumed:
 		c.consumed(n, policy.ID(arg))
 	case evClients:

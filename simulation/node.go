@@ -136,8 +136,7 @@ func (c *cluster) do(n *node, e *policy.Effect) {
 		h.level[e.Chunk] = chunkindex.Absent
 		h.hashed = min(h.hashed, e.Chunk)
 	case policy.EfProve:
-		k := c.blobOf(e.Blob)
-		c.q.push(max(c.now, n.held[k].hashing)+int64(c.run.Costs.Publish), evProve, n.index, n.life, uint64(k))
+		c.prove(n, c.blobOf(e.Blob))
 	case policy.EfSums:
 		c.sendSums(n, e)
 	case policy.EfDeliver:

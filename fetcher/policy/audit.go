@@ -41,7 +41,14 @@ const (
 
 // refuted handles a blob that does not hash to its digest.
 func (c *Core) refuted(b *blob) {
-	b.proving, b.probes = false, 0
+	b.proving = false
+	if b.stale {
+		// What made it wrong was found meanwhile, and dropped; what comes instead is
+		// proven anew.
+		c.advance(b)
+		return
+	}
+	b.probes = 0
 	b.epoch++
 	c.count(CountRefuted, 1)
 	limit := chunkindex.Agreed

@@ -23,9 +23,12 @@ type blob struct {
 	opening, isOpen bool
 	closed          bool
 	proving, proven bool
-	provided        bool
-	due             Time
-	idleSince       Time
+	// stale: something was dropped since the proof began, so that it is about what is
+	// not there any more.
+	stale     bool
+	provided  bool
+	due       Time
+	idleSince Time
 
 	// per chunk, once the size is known; have and share once it is open
 	have   chunkindex.Bitfield // stored

@@ -243,6 +243,7 @@ func (c *Core) raise(b *blob, i int, level chunkindex.Level) {
 }
 
 func (c *Core) drop(b *blob, i int) {
+	b.stale = true
 	b.unhold(i)
 	b.share.Clear(i)
 	b.level[i] = chunkindex.Absent
@@ -254,7 +255,7 @@ func (c *Core) prove(b *blob) {
 	if b.proving || b.audit != nil || b.small || !b.have.Full() {
 		return
 	}
-	b.proving = true
+	b.proving, b.stale = true, false
 	c.emit(Effect{Kind: EfProve, Blob: b.id})
 }
 
