@@ -304,11 +304,13 @@ func (c *cluster) play(ctx context.Context, end int64) {
 		if n%lookAround == 0 && c.lookAround(ctx) {
 			return
 		}
-		if len(c.q.items) == 0 || c.q.items[0].at > c.now {
+		next, more := c.q.next()
+		if !more || next > c.now {
 			// The instant is over: what started or ended in it tells on the rest.
 			c.net.flush(c.now)
+			next, more = c.q.next()
 		}
-		if len(c.q.items) == 0 || c.q.items[0].at > end {
+		if !more || next > end {
 			if !c.ending {
 				c.samples(end + 1)
 				c.now = end

