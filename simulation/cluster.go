@@ -58,6 +58,7 @@ type cluster struct {
 	questions slots[question]
 	serial    uint32
 	effects   []policy.Effect
+	event     policy.Event // that a core is handed
 
 	pulls   []pull
 	byNode  [][]int32 // the pulls of each node

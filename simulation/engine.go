@@ -39,22 +39,34 @@ type slots[T any] struct {
 	free []int32
 }
 
-func (s *slots[T]) put(x T) int32 {
+// add returns a slot with a zero value.
+func (s *slots[T]) add() int32 {
 	if n := len(s.free); n > 0 {
 		i := s.free[n-1]
 		s.free = s.free[:n-1]
-		s.all[i] = x
 		return i
 	}
-	s.all = append(s.all, x)
+	var zero T
+	s.all = append(s.all, zero)
 	return int32(len(s.all) - 1)
 }
 
-func (s *slots[T]) take(i int32) T {
+func (s *slots[T]) put(x T) int32 {
+	i := s.add()
+	s.all[i] = x
+	return i
+}
+
+// drop frees a slot.
+func (s *slots[T]) drop(i int32) {
 	var zero T
-	x := s.all[i]
 	s.all[i] = zero
 	s.free = append(s.free, i)
+}
+
+func (s *slots[T]) take(i int32) T {
+	x := s.all[i]
+	s.drop(i)
 	return x
 }
 

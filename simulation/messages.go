@@ -89,8 +89,10 @@ func (c *cluster) send(n *node, to *chunkindex.NodeID, m *policy.Message) {
 	}
 	c.res.Messages[m.Kind]++
 	c.messages++
-	s := c.letters.put(letter{from: n.index, msg: *m})
-	own(&c.letters.all[s].msg)
+	s := c.letters.add()
+	l := &c.letters.all[s]
+	l.from, l.msg = n.index, *m
+	own(&l.msg)
 	arrives := c.now + c.trip(n, o)
 	if c.varies {
 		if c.run.Costs.Buffer > 0 {
@@ -128,7 +130,7 @@ func own(m *policy.Message) {
 func (c *cluster) arrived(n *node, i int32, life uint32) {
 	l := &c.letters.all[i]
 	if life != n.life || !n.isLinked(l.from) {
-		c.letters.take(i)
+		c.letters.drop(i)
 		return
 	}
 	if !l.queued && n.busy+n.work > c.now {
@@ -138,10 +140,12 @@ func (c *cluster) arrived(n *node, i int32, life uint32) {
 		return
 	}
 	n.busy = max(n.busy, c.now)
-	from := c.nodes[l.from]
-	msg := l.msg
-	c.letters.take(i)
-	c.step(n, policy.Event{Kind: policy.EvMessage, Peer: from.id, Msg: msg})
+	c.event = policy.Event{Kind: policy.EvMessage, Peer: c.nodes[l.from].id}
+	c.event.Msg = l.msg
+	c.letters.drop(i)
+	if !n.down {
+		c.handOver(n)
+	}
 }
 
 // minRTO is the least that TCP waits before it sends a packet again, on Linux.

@@ -25,7 +25,7 @@ func quiet(t *testing.T, run *scenario.Run) (c *cluster, heard *[]string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.q.items = nil
+	c.q = queue{}
 	c.now = startTime
 	return c, heard
 }

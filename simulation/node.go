@@ -61,15 +61,23 @@ func (c *cluster) step(n *node, ev policy.Event) {
 	if n.down {
 		return
 	}
+	c.event = ev
+	c.handOver(n)
+}
+
+// handOver is step for the event in c.event, which is there, and not on the stack,
+// because it is large and others get a pointer to it. The node is up.
+func (c *cluster) handOver(n *node) {
+	ev := &c.event
 	c.res.Steps++
 	c.trace.mix(uint64(c.now), uint64(n.index)<<8|uint64(ev.Kind), uint64(ev.ID), uint64(ev.Chunk), uint64(ev.N))
 	if ev.Kind == policy.EvMessage {
 		c.trace.mix(uint64(ev.Msg.Kind), uint64(ev.Msg.Chunk), uint64(ev.Msg.N))
 	}
-	effects := n.core.Step(policy.Time(c.now), ev, c.effects[:0])
-	c.rules.stepped(n, &ev, effects)
+	effects := n.core.Step(policy.Time(c.now), *ev, c.effects[:0])
+	c.rules.stepped(n, ev, effects)
 	if c.opt.Observe != nil {
-		c.opt.Observe(time.Duration(c.now-startTime), int(n.index), &ev, effects)
+		c.opt.Observe(time.Duration(c.now-startTime), int(n.index), ev, effects)
 	}
 	for i := range effects {
 		c.do(n, &effects[i])

@@ -179,5 +179,5 @@ func (c *cluster) closeRead(i int32) {
 	r := &c.reads.all[i]
 	n := c.nodes[r.node]
 	n.reads = without(n.reads, i)
-	c.reads.take(i)
+	c.reads.drop(i)
 }

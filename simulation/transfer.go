@@ -163,7 +163,7 @@ func (c *cluster) closeTransfer(i int32) {
 	c.endUpload(t)
 	to := c.nodes[t.to]
 	to.transfers = without(to.transfers, i)
-	c.transfers.take(i)
+	c.transfers.drop(i)
 }
 
 // endUpload has the peer's core know that it serves no more.
