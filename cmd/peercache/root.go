@@ -84,6 +84,6 @@ cluster, or from the registry, in that order.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(p.serveCommand(), p.statusCommand(), p.demoCommand(), p.versionCommand())
+	root.AddCommand(p.serveCommand(), p.statusCommand(), p.demoCommand(), p.simulateCommand(), p.versionCommand())
 	return root
 }

@@ -43,6 +43,7 @@
 //	recovery_seconds  the longest gap after a node was killed
 //	configuration     what was simulated: see [Configuration]
 //	faults            the timeline: {at_seconds, until_seconds, kind, text}
+//	notes             what became of the scenario otherwise than it is written
 //	events, steps, events_per_second, wall_seconds, virtual_seconds
 //	series            the course of the run: {at_seconds, done, from_origin, from_peers,
 //	                  from_store, origin_bytes, messages, link_bytes}, sums from the start

@@ -70,6 +70,7 @@ type runPage struct {
 	Faults        []Fault
 	MoreFaults    string
 	Configuration []row
+	Notes         []string
 	Messages      counts
 }
 
@@ -82,7 +83,7 @@ func (r *Report) HTML(w io.Writer) error {
 	p := runPage{
 		page: page{Title: r.Scenario, Headline: r.headline(), Description: r.Description, Style: template.CSS(pageStyle),
 			Tiles: r.tiles(), Figures: figures, Command: r.Command, Made: r.made()},
-		Unserved: r.Unserved, Faults: r.Faults[:min(len(r.Faults), maxFaults)], Configuration: r.Configuration.rows(),
+		Unserved: r.Unserved, Faults: r.Faults[:min(len(r.Faults), maxFaults)], Configuration: r.Configuration.rows(), Notes: r.Notes,
 	}
 	if n := len(r.Faults) - maxFaults; n > 0 {
 		p.MoreFaults = fmt.Sprintf("And %s, in the JSON.", plural(n, "more", "more"))

@@ -107,7 +107,7 @@ func TestPage(t *testing.T) {
 		all = append(all, New(run, res, about).Short())
 	}
 	var buf bytes.Buffer
-	if err := Summarise(all, 4, "peercache simulate sample --seeds 0..3", nil).HTML(&buf, func(uint64) string { return "seed-1/report.html" }); err != nil {
+	if err := Summarise(all, nil, 4, "peercache simulate sample --seeds 0..3").HTML(&buf, func(uint64) string { return "seed-1/report.html" }); err != nil {
 		t.Fatal(err)
 	}
 	if n := checkPage(t, buf.String()); n != 2 {

@@ -267,10 +267,10 @@ func (r *Report) messageChart(end float64) *chart {
 	return c
 }
 
-// windows calls f for the spans of time that rates are shown for: about a hundred, or
-// the lines would be noise.
+// windows calls f for the spans of time that rates are shown for: some, or the lines
+// would be noise.
 func (r *Report) windows(f func(from, to *simulation.Point)) {
-	const most = 100
+	const most = 60
 	every := max(1, len(r.res.Series)/most)
 	var from simulation.Point
 	for i := every - 1; i < len(r.res.Series); i += every {

@@ -84,6 +84,7 @@ type Report struct {
 
 	Configuration *Configuration `json:"configuration,omitempty"`
 	Faults        []Fault        `json:"faults,omitempty"`
+	Notes         []string       `json:"notes,omitempty"`
 
 	Events          int64   `json:"events"`
 	Steps           int64   `json:"steps"`
@@ -180,7 +181,7 @@ func New(run *scenario.Run, res *simulation.Result, about About) *Report {
 		LinkBytes: links(&res.Links), LinkCapacity: links(&res.Capacity),
 		Messages: map[string]int64{}, MessageCount: res.MessageCount(), Counters: map[string]int64{},
 		Invariants: map[string]Invariant{}, Recovery: seconds(res.Recovery),
-		Configuration: configuration(run, about.Sharing), Faults: faults(run),
+		Configuration: configuration(run, about.Sharing), Faults: faults(run), Notes: run.Notes,
 		Events: res.Events, Steps: res.Steps, Wall: seconds(res.Wall),
 		Problems: []string{}, Unserved: []Unserved{},
 		run: run, res: res,
@@ -255,10 +256,34 @@ func (r *Report) judge() {
 		}
 		problem("%s not served; node %d, image %s, %s", plural(n, "pull was", "pulls were"), u.Node, u.Image, last)
 	}
-	if l := r.run.Limits.Egress; l > 0 && r.UniqueBytes > 0 && float64(r.OriginBytes) > float64(r.UniqueBytes)*float64(l)/1e6 {
-		problem("the origin sent %s, %.4f times what was wanted; the scenario allows %.4f", size(r.OriginBytes), *r.OriginEgressRatio, float64(l)/1e6)
+	if r.overEgress() {
+		problem("the origin sent %s, %.4f times what was wanted; the scenario allows %.4f", size(r.OriginBytes), *r.OriginEgressRatio, float64(r.run.Limits.Egress)/1e6)
 	}
 	r.OK = len(r.Problems) == 0
+}
+
+// Ways are the ways in which the run is not as demanded: names that are the same for two
+// runs that fail alike.
+func (r *Report) Ways() []string {
+	var ways []string
+	for _, name := range r.invariantNames() {
+		if r.Invariants[name].Violations > 0 {
+			ways = append(ways, "invariant "+name)
+		}
+	}
+	if r.Pulls.Unserved > 0 {
+		ways = append(ways, "unserved")
+	}
+	if r.overEgress() {
+		ways = append(ways, "egress limit")
+	}
+	return ways
+}
+
+// overEgress says whether the origin sent more than the scenario allows.
+func (r *Report) overEgress() bool {
+	l := r.run.Limits.Egress
+	return l > 0 && r.UniqueBytes > 0 && float64(r.OriginBytes) > float64(r.UniqueBytes)*float64(l)/1e6
 }
 
 // invariantNames lists the invariants in the order in which they were given.

@@ -35,12 +35,12 @@ func (s *Summary) HTML(w io.Writer, link func(seed uint64) string) error {
 	p.Verdict = verdict{Class: "good", Text: "Every run is as the scenario demands.", Problems: sum.Problems}
 	if !sum.OK {
 		p.Verdict.Class, p.Verdict.Text = "bad", "Not everything is as the scenario demands."
-		for i, r := range s.broken() {
+		for i, f := range s.broken() {
 			if i == maxUnserved {
 				p.Verdict.Problems = append(slices.Clip(p.Verdict.Problems), "and more")
 				break
 			}
-			p.Verdict.Problems = append(slices.Clip(p.Verdict.Problems), fmt.Sprintf("seed %d: %s", r.Seed, r.Problems[0]))
+			p.Verdict.Problems = append(slices.Clip(p.Verdict.Problems), fmt.Sprintf("seed %d: %s", f.Seed, f.Error))
 		}
 	} else if sum.Partial {
 		p.Verdict.Class, p.Verdict.Text = "warn", fmt.Sprintf("Interrupted: %d of %d seeds were run to their end, and nothing was broken.", sum.Complete, sum.Seeds)
@@ -60,7 +60,7 @@ func (s *Summary) HTML(w io.Writer, link func(seed uint64) string) error {
 	three("Copies from the registry", sum.Egress, fixed(4))
 	three("Requests to the registry", sum.Requests, few)
 	three("Messages a node", sum.Messages, few)
-	p.Tiles = append(p.Tiles, tile{"Runs as demanded", fmt.Sprintf("%d of %d", len(s.Runs)-len(sum.Broken), sum.Seeds), fmt.Sprintf("%d broken", len(sum.Broken))})
+	p.Tiles = append(p.Tiles, tile{"Runs as demanded", fmt.Sprintf("%d of %d", len(s.Runs)+len(sum.Failed)-len(sum.Broken), sum.Seeds), fmt.Sprintf("%d broken", len(sum.Broken))})
 	if c := s.curves(); c != nil {
 		f, err := c.render()
 		if err != nil {

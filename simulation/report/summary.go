@@ -32,6 +32,7 @@ type Sum struct {
 	Command string   `json:"command"`
 	// Problems are those of the whole, such as a mechanism that never happened.
 	Problems []string `json:"problems"`
+	Failed   []Failed `json:"failed"`
 
 	Makespan      Middle `json:"makespan_seconds"`
 	MakespanRatio Middle `json:"makespan_ratio"`
@@ -59,7 +60,7 @@ type Middle struct {
 // no page, and no table but its row.
 func (r *Report) Short() *Report {
 	s := *r
-	s.Configuration, s.Faults, s.Series = nil, nil, nil
+	s.Configuration, s.Faults, s.Notes, s.Series = nil, nil, nil, nil
 	if r.res != nil {
 		s.curve = r.completionCurve()
 	}
@@ -67,13 +68,24 @@ func (r *Report) Short() *Report {
 	return &s
 }
 
+// Failed is a run that gave no report: its nodes broke the rules that hold between
+// them and the simulator.
+type Failed struct {
+	Seed    uint64 `json:"seed"`
+	Error   string `json:"error"`
+	Command string `json:"command"`
+}
+
 // Summarise puts runs together, ascending by seed. seeds is how many there should have
 // been, command what does them all again.
-func Summarise(runs []*Report, seeds int, command string, problems []string) *Summary {
+func Summarise(runs []*Report, failed []Failed, seeds int, command string) *Summary {
 	s := &Summary{Schema: Schema, Runs: []*Report{}}
 	sum := &s.Sum
-	*sum = Sum{Seeds: seeds, Command: command, Broken: []uint64{}, Problems: append([]string{}, problems...),
-		Mechanisms: map[string]int64{}, Invariants: map[string]Invariant{}, Partial: len(runs) < seeds}
+	*sum = Sum{Seeds: seeds, Command: command, Broken: []uint64{}, Problems: []string{}, Failed: append([]Failed{}, failed...),
+		Mechanisms: map[string]int64{}, Invariants: map[string]Invariant{}, Partial: len(runs)+len(failed) < seeds}
+	for _, f := range failed {
+		sum.Broken = append(sum.Broken, f.Seed)
+	}
 	runs = slices.Clone(runs)
 	slices.SortFunc(runs, func(a, b *Report) int { return cmp.Compare(a.Seed, b.Seed) })
 	var whole []*Report
@@ -104,6 +116,7 @@ func Summarise(runs []*Report, seeds int, command string, problems []string) *Su
 		whole = append(whole, r)
 	}
 	sum.Complete = len(whole)
+	slices.Sort(sum.Broken)
 	sum.OK = len(sum.Broken) == 0 && len(sum.Problems) == 0
 	of := func(value func(*Report) *float64) Middle {
 		var all []float64
@@ -135,6 +148,17 @@ func middle(all []float64) Middle {
 		median = (median + all[len(all)/2-1]) / 2
 	}
 	return Middle{all[0], median, all[len(all)-1]}
+}
+
+// Never lists the mechanisms that never happened in any run.
+func (s *Summary) Never() []string {
+	var never []string
+	for _, name := range mechanismNames {
+		if s.Sum.Mechanisms[name] == 0 {
+			never = append(never, name)
+		}
+	}
+	return never
 }
 
 // JSON writes the document.
@@ -202,22 +226,23 @@ func (s *Summary) Table(w io.Writer) error {
 	for _, p := range sum.Problems {
 		t.row("BROKEN", p)
 	}
-	for i, r := range s.broken() {
+	for i, f := range s.broken() {
 		if i == 5 {
 			t.line(fmt.Sprintf("... and %s more", plural(len(sum.Broken)-i, "seed", "seeds")))
 			break
 		}
-		t.row("BROKEN", fmt.Sprintf("seed %d: %s", r.Seed, r.Problems[0]))
-		t.line("Again: " + r.Command)
+		t.row("BROKEN", fmt.Sprintf("seed %d: %s", f.Seed, f.Error))
+		t.line("Again: " + f.Command)
 	}
 	return t.err
 }
 
-func (s *Summary) broken() []*Report {
-	var all []*Report
+// broken lists what was wrong with which seeds: first those that gave no report.
+func (s *Summary) broken() []Failed {
+	all := slices.Clone(s.Sum.Failed)
 	for _, r := range s.Runs {
 		if !r.OK {
-			all = append(all, r)
+			all = append(all, Failed{r.Seed, r.Problems[0], r.Command})
 		}
 	}
 	return all

@@ -33,6 +33,9 @@ func (r *Report) Table(w io.Writer) error {
 		size(r.PeerBytes), size(r.res.OriginDelivered), size(r.CutBytes), size(r.StoreBytes)))
 	t.row("clients", r.clientsText())
 	t.row("invariants", r.invariantsText())
+	for _, n := range r.Notes {
+		t.row("note", n)
+	}
 	t.blank()
 	t.row("links", r.linksText())
 	t.row("messages", r.messagesText())
@@ -217,6 +220,15 @@ func (t *table) row(label, text string) {
 		}
 		t.line(fmt.Sprintf("%-*s%s", t.label, label, l))
 	}
+}
+
+// Indented is a text in lines of a terminal's width, each after n spaces.
+func Indented(text string, n int) string {
+	var b strings.Builder
+	for _, l := range fold(text, width-n) {
+		fmt.Fprintf(&b, "%*s%s\n", n, "", l)
+	}
+	return b.String()
 }
 
 // fold breaks a text at its spaces into lines of n characters, where it has any.

@@ -142,3 +142,16 @@ func ratio(a, b int64) *float64 {
 	v := math.Round(float64(a)/float64(b)*1e4) / 1e4
 	return &v
 }
+
+// Size, Duration, Count and Few write figures as reports have them: bytes, a time, a
+// number, and one of which only the size matters.
+func Size(n int64) string { return size(n) }
+
+// Duration is a time as reports have it.
+func Duration(d time.Duration) string { return duration(d) }
+
+// Count is a number as reports have it.
+func Count(n int) string { return count(n) }
+
+// Few is a number of which only the size matters.
+func Few(v float64) string { return few(v) }
