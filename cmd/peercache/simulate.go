@@ -80,7 +80,7 @@ interrupted; then the report is of what happened until then.`,
 	flags.StringVar(&f.verify, "verify", "", "`RULE` of release, member or strict; the scenario's by default")
 	flags.StringVar(&f.sharing, "sharing", "equal", "how flows share links: equal, or max-min, which is exact but slow above 50 nodes")
 	flags.StringVar(&f.faults, "faults", "", "take the faults from a `FILE` that --shrink wrote")
-	cmd.AddCommand(p.simulateListCommand())
+	cmd.AddCommand(p.simulateListCommand(), p.simulatePlanCommand())
 	return cmd
 }
 

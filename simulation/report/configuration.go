@@ -77,6 +77,14 @@ type RateLimit struct {
 	PerNode   bool    `json:"per_node"`
 }
 
+// what is how many of what it lets through.
+func (l *RateLimit) what() string {
+	if l.Manifests {
+		return plural(l.Requests, "manifest", "manifests")
+	}
+	return plural(l.Requests, "request", "requests")
+}
+
 // Image is an image that was pulled.
 type Image struct {
 	Name   string `json:"name"`
@@ -209,14 +217,11 @@ func (c *Configuration) rows() []row {
 	}
 	add("Origin", "%s", origin)
 	for _, r := range c.Origin.RateLimits {
-		what, whom := "requests", "for all together"
-		if r.Manifests {
-			what = "manifests"
-		}
+		whom := "for all together"
 		if r.PerNode {
 			whom = "for each node"
 		}
-		add("Rate limit", "%s %s in %s, %s", count(r.Requests), what, duration(time.Duration(r.Window*1e9)), whom)
+		add("Rate limit", "%s in %s, %s", r.what(), duration(time.Duration(r.Window*1e9)), whom)
 	}
 	for i, m := range c.Images {
 		if i == 8 {
