@@ -20,9 +20,13 @@ import (
 )
 
 const (
-	maxPlanNodes  = 1_000_000
+	// What the format of scenarios takes.
+	maxPlanNodes  = 100_000
 	maxPlanLayers = 1000
 	maxPlanImages = 100
+	minPlanRate   = 1000
+	maxPlanRate   = 125_000_000_000
+	maxPlanImage  = 100 << 40
 )
 
 // planFlags are the flags of simulate plan.
@@ -100,8 +104,8 @@ func (f *planFlags) question() (*plan.Question, error) {
 		switch {
 		case err != nil:
 			return fmt.Errorf("--%s: %w", name, err)
-		case n < 1000 && text != "":
-			return fmt.Errorf("--%s: %s is not a rate to pull images at", name, text)
+		case text != "" && (n < minPlanRate || n > maxPlanRate):
+			return fmt.Errorf("--%s: %s is not from 8kbit to 1tbit", name, text)
 		}
 		*into = n
 		return nil
@@ -128,6 +132,11 @@ func (f *planFlags) question() (*plan.Question, error) {
 			return nil, fmt.Errorf("--image: %w", err)
 		case n < int64(f.layers):
 			return nil, fmt.Errorf("--image: %s does not fill %d layers", text, f.layers)
+		case n > maxPlanImage:
+			return nil, fmt.Errorf("--image: %s is more than %s", text, config.FormatSize(maxPlanImage))
+		}
+		if n >= 1<<36 {
+			n = n >> 10 << 10 // whole KiB, as it stands in the scenario
 		}
 		q.Images = append(q.Images, n)
 	}
@@ -199,7 +208,11 @@ func planScenario(q *plan.Question, limit time.Duration) string {
 	for i, n := range q.Images {
 		name := fmt.Sprintf("image-%d", i+1)
 		names = append(names, name)
-		line("  - name: %s\n    layers: {count: %d, size: %dB}", name, q.Layers, n)
+		size := fmt.Sprintf("%dB", n)
+		if n >= 1<<36 {
+			size = fmt.Sprintf("%dKiB", n>>10)
+		}
+		line("  - name: %s\n    layers: {count: %d, size: %s}", name, q.Layers, size)
 	}
 	line("workload:")
 	for _, name := range names {

@@ -139,13 +139,14 @@ func (q *Question) Least() (time.Duration, string) {
 // registry that is faster than a node may beat T* a little, since it may send
 // several first chunks at once: only [Question.Least] is never beaten.
 //
-// The registry sends one copy, in stripes of 16 MiB at most, and each manifest once; one
-// copy goes into each zone.
+// The registry sends one copy, in stripes of 16 MiB at most, and each manifest once. That goes over
+// the link of one zone; into each other zone goes a copy over two, the link that it leaves by and
+// the one that it comes by.
 func (q *Question) With() Answer {
 	f, images := q.Size(), int64(len(q.Images))
 	a := Answer{Bytes: f, Manifests: images, Requests: images + q.stripes()}
 	if q.Paid {
-		a.Paid = f * q.zones()
+		a.Paid = f * (2*q.zones() - 1)
 	}
 	least, because := q.Least()
 	rounds := time.Duration(bits.Len(uint(q.Nodes))) // ceil(log2(n+1))

@@ -72,7 +72,7 @@ func TestRateLimit(t *testing.T) {
 func TestZones(t *testing.T) {
 	q := &Question{Nodes: 30, Images: []int64{gib, gib}, Layers: 4, Up: gbit, Down: gbit, Origin: 10 * gbit, Zones: 3, ZoneLink: gbit / 10, Paid: true}
 	with, without := q.With(), q.Without()
-	if with.Paid != 3*2*gib || without.Paid != 30*2*gib {
+	if with.Paid != 5*2*gib || without.Paid != 30*2*gib {
 		t.Errorf("paid: %d and %d", with.Paid, without.Paid)
 	}
 	if with.Because != ByZones || without.Because != ByZones {
