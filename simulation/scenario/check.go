@@ -230,7 +230,7 @@ func (c *checker) checkTimes() {
 	if k.Overhead < 0 {
 		c.fail("costs.overhead", "must not be negative")
 	}
-	if len(c.DHT.Delays) == 0 || len(c.DHT.Delays) > 1000 {
+	if c.given("dht.delays") && len(c.DHT.Delays) == 0 || len(c.DHT.Delays) > 1000 {
 		c.fail("dht.delays", "must have 1 to 1000 quantiles")
 	}
 	for i, d := range c.DHT.Delays {

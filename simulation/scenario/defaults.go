@@ -3,7 +3,7 @@ package scenario
 import "time"
 
 // The defaults of what is measured on real nodes: latencies as within a data centre,
-// look-ups and costs as of the product's own nodes on hardware of today.
+// costs as of the product's own nodes on hardware of today.
 const (
 	defaultLatencyRack   = "100us"
 	defaultLatencyZone   = "250us"
@@ -11,7 +11,6 @@ const (
 	defaultLatencyOrigin = "5ms"
 	defaultLatencyQueue  = "0s"
 
-	defaultDHTDelays  = "2ms"
 	defaultDHTPublish = "0s"
 
 	defaultCostMessage  = "20us"
@@ -24,12 +23,16 @@ const (
 	defaultCostBuffer   = "none"
 )
 
+// lookupLatencies are how many times the latency between two nodes a look-up takes, in tenths: quantiles
+// at 0, 5, 10 and so on to 100 %, of 400 look-ups of 50 real nodes at once.
+var lookupLatencies = []int64{86, 103, 104, 105, 105, 106, 106, 107, 107, 108, 108, 109, 109, 109, 110, 110, 110, 111, 111, 113, 129}
+
 // Defaults are the latencies, look-ups and costs of a scenario that does not give them.
 func Defaults() (Latency, DHT, Costs) {
 	s := &Scenario{}
 	r := &reader{at: map[string]place{}}
 	r.defaults(s)
-	return s.Latency.run(), s.DHT.run(), s.Costs.run()
+	return s.Latency.run(), s.DHT.run(s.Latency.Rack), s.Costs.run()
 }
 
 func (l *latency) run() Latency {
@@ -37,10 +40,16 @@ func (l *latency) run() Latency {
 		Origin: time.Duration(l.Origin), Queue: time.Duration(l.Queue)}
 }
 
-func (d *dht) run() DHT {
+// run is the same for nodes that are as far from each other as that.
+func (d *dht) run(far duration) DHT {
 	run := DHT{Misses: int(d.Misses), Publish: time.Duration(d.Publish)}
 	for _, delay := range d.Delays {
 		run.Delays = append(run.Delays, time.Duration(delay))
+	}
+	if len(d.Delays) == 0 {
+		for _, tenths := range lookupLatencies {
+			run.Delays = append(run.Delays, time.Duration(int64(far)*tenths/10))
+		}
 	}
 	return run
 }

@@ -83,7 +83,14 @@ func (e *expander) expand() {
 	e.layout = s.place(n)
 	_, e.names = s.imageNames()
 	e.cluster(n)
-	run.Latency, run.DHT, run.Costs = s.Latency.run(), s.DHT.run(), s.Costs.run()
+	far := s.Latency.Rack
+	switch {
+	case len(run.Zones) > 1:
+		far = s.Latency.Far
+	case len(run.Racks) > 1:
+		far = s.Latency.Zone
+	}
+	run.Latency, run.DHT, run.Costs = s.Latency.run(), s.DHT.run(far), s.Costs.run()
 	run.Limits = Limits{Time: time.Duration(s.Limits.Time), Deadline: time.Duration(s.Limits.Deadline), Egress: int64(s.Limits.Egress),
 		NodeMemory: int64(s.Limits.NodeMemory), HonestBans: time.Duration(s.Limits.HonestBans)}
 	o := &s.Origin

@@ -49,7 +49,7 @@ var keys = []key{
 	{"latency.queue", defaultLatencyQueue, "How much a link that is full adds."},
 
 	{"dht", "", "How look-ups of who has a blob go."},
-	{"dht.delays", defaultDHTDelays, "How long a look-up takes: a duration, or quantiles of it, evenly spaced and ascending."},
+	{"dht.delays", "(8.6 to 12.9 latencies)", "How long a look-up takes: a duration, or quantiles of it, evenly spaced and ascending. By default as measured, in units of the latency between the farthest nodes."},
 	{"dht.misses", "0%", "The part of the members that a node's view lacks."},
 	{"dht.publish", defaultDHTPublish, "How long it takes until others can find what a node announced."},
 
