@@ -28,6 +28,7 @@ type client struct {
 	chunk         int // the next to check
 	try           int
 	wrong, rotten bool
+	bypassed      bool // reads the origin past the store
 	ended         bool
 }
 
@@ -126,6 +127,9 @@ func (c *cluster) read(n *node, k int32, try int) {
 	b, h := c.blobs[k], n.held[k]
 	n.clients = append(n.clients, client{blob: k, try: try})
 	id := policy.ID(len(n.clients))
+	if h != nil {
+		h.wanted = c.now
+	}
 	if h != nil && h.proven {
 		c.fromStore += b.size
 		c.q.push(c.now+int64(c.run.Costs.Open), evServed, n.index, n.life, uint64(id))
@@ -252,13 +256,18 @@ func (c *cluster) waitingFor(n *node, k int32) (some []int32) {
 	return some
 }
 
+// refused is what a core says of a request that it gives up.
+func (c *cluster) refused(n *node, e *policy.Effect) {
+	cl := &n.clients[e.Reader-1]
+	c.rules.refused(n, cl, e)
+	c.failed(n, cl, e.Status)
+}
+
 // failed is the end of a request that was told to go elsewhere. Clients that have
 // tries left ask again.
-func (c *cluster) failed(n *node, e *policy.Effect) {
-	cl := &n.clients[e.Reader-1]
+func (c *cluster) failed(n *node, cl *client, status int) {
 	cl.ended = true
 	c.res.Failures++
-	c.rules.refused(n, cl, e)
 	again := false
 	for _, i := range c.waitingFor(n, cl.blob) {
 		r := &c.res.Pulls[i]
@@ -267,7 +276,7 @@ func (c *cluster) failed(n *node, e *policy.Effect) {
 			again = true
 			continue
 		}
-		r.Status = max(e.Status, 1)
+		r.Status = max(status, 1)
 		for _, k := range c.pulls[i].open {
 			c.abandon(n, i, k)
 		}
@@ -293,10 +302,21 @@ func (c *cluster) abandon(n *node, i, k int32) {
 }
 
 func (c *cluster) hangUp(n *node, reader policy.ID) {
-	if cl := &n.clients[reader-1]; !cl.ended {
-		cl.ended = true
-		c.step(n, policy.Event{Kind: policy.EvCancel, Reader: reader})
+	cl := &n.clients[reader-1]
+	if cl.ended {
+		return
 	}
+	cl.ended = true
+	if cl.bypassed {
+		for _, i := range n.reads {
+			if c.reads.all[i].reader == reader {
+				c.stopRead(i)
+				return
+			}
+		}
+		return
+	}
+	c.step(n, policy.Event{Kind: policy.EvCancel, Reader: reader})
 }
 
 func (c *cluster) retry(n *node, k int32, try int) {

@@ -69,6 +69,13 @@ type cluster struct {
 	grantor *node // gave the last grant
 	// gaps are what a killed node left undone.
 	gaps []gap
+	// suffering are the faults of now; sides are the bits of partitions, oneWay those of
+	// one direction; held is what they keep from arriving.
+	suffering     []*fault
+	sides, oneWay uint64
+	held          []heldUp
+	// keepsTimes: when chunks were stored matters, since a node dies and comes back.
+	keepsTimes bool
 
 	series series
 	watch  watch
@@ -101,14 +108,19 @@ func newCluster(run *scenario.Run, opt Options) (*cluster, error) {
 		c.byDigest[b.id] = int32(k)
 		c.blobs = append(c.blobs, b)
 	}
-	c.varies = run.Latency.Queue > 0 || run.Costs.Buffer > 0 ||
-		slices.ContainsFunc(run.Faults, func(f scenario.Fault) bool { return f.Kind == scenario.Loss })
+	c.varies = run.Latency.Queue > 0 || run.Costs.Buffer > 0
+	for i := range run.Faults {
+		f := &run.Faults[i]
+		c.varies = c.varies || f.Kind == scenario.Loss || f.Kind == scenario.Partition
+		c.keepsTimes = c.keepsTimes || f.Kind == scenario.Crash && f.Restart > 0
+	}
 	c.net.overhead = int64(run.Costs.Overhead)
 	c.topo = newTopology(&c.net, run)
 	c.originUp = c.topo.origin
 	for i := range run.Nodes {
 		s := &run.Nodes[i]
-		n := &node{index: int32(i), id: nodeID(i), zone: int32(s.Zone), rack: int32(s.Rack), work: int64(run.Costs.Message), linked: make([]uint64, (len(run.Nodes)+63)/64),
+		n := &node{index: int32(i), id: nodeID(i), zone: int32(s.Zone), rack: int32(s.Rack), work: int64(run.Costs.Message),
+			disk: bound(s.Disk), linked: make([]uint64, (len(run.Nodes)+63)/64),
 			up: c.topo.up[i], in: c.topo.down[i],
 			held: make([]*holding, len(run.Blobs)), pulled: make([]bool, len(run.Blobs))}
 		n.down = s.Joins > 0
@@ -179,7 +191,7 @@ func (c *cluster) plan() {
 	}
 	c.faults = make([]fault, len(c.run.Faults))
 	for k := range c.run.Faults {
-		c.faults[k].Fault = &c.run.Faults[k]
+		c.faults[k].Fault, c.faults[k].number = &c.run.Faults[k], k
 		c.q.push(startTime+int64(c.run.Faults[k].At), evFault, 0, 0, uint64(k))
 	}
 	if c.opt.sample != nil {
@@ -212,7 +224,7 @@ func (c *cluster) boot(n *node) {
 	} else {
 		n.core = policy.New(p)
 	}
-	n.timerAt, n.timerDue, n.cooldown = 0, 0, 0
+	n.timerAt, n.timerDue, n.view = 0, 0, originView{}
 }
 
 // mesh connects the nodes as they are when the clients start.
@@ -271,31 +283,11 @@ func (c *cluster) connect(n, o *node) {
 		c.step(n, policy.Event{Kind: policy.EvUnreachable, Peer: o.id})
 	case n.isLinked(o.index):
 		c.step(n, policy.Event{Kind: policy.EvPeerUp, Peer: o.id})
+	case parted(n, o):
+		c.post(n, peerDial, policy.Event{Kind: policy.EvUnreachable, Peer: o.id})
 	default:
 		c.link(n, o)
 	}
-}
-
-// join brings a node into the cluster: one that is new, or was dead. Its store
-// holds what it held.
-func (c *cluster) join(n *node, known []int32) {
-	n.down, n.known = false, known
-	c.boot(n)
-	for k, h := range n.held {
-		if h != nil {
-			clear(h.storing)
-			h.hashed, h.hashing = 0, 0
-			c.tellHeld(n, k, h)
-		}
-	}
-	last := int64(0)
-	for _, o := range n.known {
-		d := 4 * c.distance(n, c.nodes[o])
-		c.q.push(c.now+d, evConnect, n.index, n.life, uint64(o))
-		last = max(last, 2*d)
-	}
-	// The clients come when the node has found others.
-	c.q.push(c.now+last, evClients, n.index, n.life, 0)
 }
 
 // play has everything happen until the last pull is over, or, at the end, until
@@ -328,8 +320,8 @@ func (c *cluster) play(ctx context.Context, end int64) {
 	}
 }
 
-// drain has the nodes come to rest without clients.
-func (c *cluster) drain(ctx context.Context) {
+// rest has the nodes come to rest without clients.
+func (c *cluster) rest(ctx context.Context) {
 	c.ending = true
 	for _, n := range c.nodes {
 		for i := range n.clients {

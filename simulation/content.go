@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -14,8 +15,6 @@ import (
 // taint says what a chunk's bytes are: zero is right, k wrong in the way of node
 // k-1, -k spoiled on the disk of node k-1.
 type taint int32
-
-func (t taint) rot() bool { return t < 0 }
 
 // content is one blob of the origin.
 type content struct {
@@ -40,8 +39,13 @@ type group struct {
 
 // provider is a node that announced something.
 type provider struct {
-	node  int32
-	since int64
+	node         int32
+	since, until int64 // until 0: still
+}
+
+// on says whether the DHT knows of it at a time, if that takes a while.
+func (p *provider) on(now, delay int64) bool {
+	return p.since+delay <= now && (p.until == 0 || now < p.until)
 }
 
 func newContent(s *scenario.Blob, seed uint64, nodes int) (*content, error) {
@@ -74,7 +78,7 @@ func (b *content) sum(i int, t taint) chunkindex.Sum {
 	if t == 0 {
 		return b.sums[i]
 	}
-	return sha256.Sum256(fmt.Appendf(nil, "%s %d by %d", b.id, i, t))
+	return sha256.Sum256(fmt.Appendf(nil, "%s %d by %d", b.id, i, t.early()))
 }
 
 // claim is what the signer says of chunk i, as a slice that everybody shares.
@@ -104,8 +108,8 @@ func (b *content) provide(now int64, node int32, chunk, n int) {
 		}
 		list = &b.groups[k].providers
 	}
-	if !slices.ContainsFunc(*list, func(p provider) bool { return p.node == node }) {
-		*list = append(*list, provider{node, now})
+	if !slices.ContainsFunc(*list, func(p provider) bool { return p.node == node && p.until == 0 }) {
+		*list = append(*list, provider{node: node, since: now})
 	}
 }
 
@@ -121,11 +125,17 @@ func (b *content) providersOf(chunk, n int) []provider {
 	return nil
 }
 
-func (b *content) withdraw(node int32) {
-	gone := func(p provider) bool { return p.node == node }
-	b.providers = slices.DeleteFunc(b.providers, gone)
+func (b *content) withdraw(now int64, node int32) {
+	gone := func(list []provider) {
+		for i := range list {
+			if p := &list[i]; p.node == node && p.until == 0 {
+				p.until = now
+			}
+		}
+	}
+	gone(b.providers)
 	for k := range b.groups {
-		b.groups[k].providers = slices.DeleteFunc(b.groups[k].providers, gone)
+		gone(b.groups[k].providers)
 	}
 }
 
@@ -140,6 +150,15 @@ type holding struct {
 	// hashing.
 	hashed  int
 	hashing int64
+	at      []int32 // when each chunk was stored, in ms, where that matters
+	wanted  int64   // when a client last asked for it
+}
+
+func (h *holding) storedAt(i int) int64 {
+	if h.at == nil {
+		return 0
+	}
+	return int64(h.at[i]) * int64(time.Millisecond)
 }
 
 func newHolding(n int) *holding {

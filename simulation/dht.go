@@ -69,12 +69,28 @@ func (c *cluster) lookUp(n *node, e *policy.Effect) {
 	c.q.push(c.now+c.lookupTime(), evLooked, n.index, n.life, uint64(s))
 }
 
+// wasUp says whether a node was up at a time.
+func (c *cluster) wasUp(n *node, at int64) bool {
+	up := c.run.Nodes[n.index].Joins == 0
+	for _, t := range n.changes {
+		if t > at {
+			break
+		}
+		up = !up
+	}
+	return up
+}
+
 // looked answers a question to the DHT.
 func (c *cluster) looked(n *node, q question) {
 	b := c.blobs[q.blob]
 	ev := policy.Event{Kind: policy.EvLooked, Blob: b.id, Chunk: q.chunk, N: int64(q.n)}
+	asOf := c.now
+	if n.stale > 0 {
+		asOf = n.stale
+	}
 	for _, i := range b.near {
-		if o := c.nodes[i]; !o.down && !c.misses(n, o) {
+		if o := c.nodes[i]; c.wasUp(o, asOf) && (n.stale > 0 || !parted(n, o)) && !c.misses(n, o) {
 			if ev.Closest = append(ev.Closest, o.id); len(ev.Closest) == replication {
 				break
 			}
@@ -85,7 +101,7 @@ func (c *cluster) looked(n *node, q question) {
 		first := c.rng.IntN(len(all))
 		for k := range all {
 			p := &all[(first+k)%len(all)]
-			if o := c.nodes[p.node]; p.since+int64(c.run.DHT.Publish) <= c.now && o != n && !c.misses(n, o) && len(ev.Providers) < replication {
+			if o := c.nodes[p.node]; p.on(asOf, int64(c.run.DHT.Publish)) && o != n && !c.misses(n, o) && len(ev.Providers) < replication {
 				ev.Providers = append(ev.Providers, o.id)
 			}
 		}

@@ -16,13 +16,31 @@ func (c *cluster) dispatch(x *item) {
 		c.startFlow(x.arg)
 		return
 	case evRefused:
-		c.refused(x.arg)
+		c.transferFailed(x.arg)
 		return
 	case evOrigin:
 		c.answered(x.arg)
 		return
+	case evAsked:
+		c.asked(x.arg)
+		return
+	case evNothing:
+		c.nothing(x.arg)
+		return
+	case evAgain:
+		c.again(x.arg)
+		return
+	case evIdle:
+		c.idle(x.arg)
+		return
 	case evFault:
 		c.begin(int(x.arg))
+		return
+	case evLeave:
+		c.leave(int(x.arg))
+		return
+	case evSilence:
+		c.silence(int(x.arg))
 		return
 	case evHeal:
 		c.heal(int(x.arg))
@@ -42,6 +60,11 @@ func (c *cluster) dispatch(x *item) {
 		return
 	case evMessage:
 		c.arrived(n, int32(x.arg), x.life)
+		return
+	case evTaken:
+		if x.life == n.life && n.next == c.now && len(n.inbox) > 0 {
+			c.takeNext(n)
+		}
 		return
 	case evPost:
 		ev := c.posts.take(int32(x.arg))
@@ -68,6 +91,8 @@ func (c *cluster) befall(n *node, kind eventKind, arg uint64) {
 		c.timer(n)
 	case evStored:
 		c.stored(n, int(arg>>32), int(uint32(arg)))
+	case evWritten:
+		c.wrote(n)
 	case evProve:
 		c.proved(n, int32(arg), arg&refutes != 0)
 	case evConsumed:

@@ -4,33 +4,40 @@ package simulation
 type eventKind uint8
 
 const (
-	evTimer     eventKind = iota
-	evMessage             // slot of the message
-	evPost                // slot of a policy event for the node
-	evUpload              // transfer: the request is at its peer
-	evFlowStart           // transfer: the answer is at the asker
-	evFlow                // flow: a milestone
-	evRefused             // transfer: it failed
-	evOrigin              // origin read: the answer is at the asker
-	evStored              // blob and chunk
-	evProve               // blob
-	evConsumed            // reader
-	evPull                // number of the pull
-	evClients             // nothing: the node's clients ask anew
-	evRetry               // blob, and how often the client has tried
-	evHangUp              // reader
-	evServed              // reader
-	evJoin                // nothing
-	evPeerDown            // the other node
-	evConnect             // the other node
-	evUploaded            // upload
-	evCancelled           // transfer ID
-	evFault               // number of the fault
-	evHeal                // number of the fault
-
-	evLooked     // slot of a question to the DHT
-	evOriginStop // origin read ID
-	evSample     // nothing
+	evTimer      eventKind = iota
+	evMessage              // slot of the message
+	evPost                 // slot of a policy event for the node
+	evUpload               // transfer: the request is at its peer
+	evFlowStart            // transfer: the answer is at the asker
+	evFlow                 // flow: a milestone
+	evRefused              // transfer: it failed
+	evAsked                // origin read: the request is at the origin
+	evOrigin               // origin read: the answer is at the asker
+	evNothing              // origin read: no answer will come, or one that helps nobody
+	evAgain                // origin read: the next attempt
+	evIdle                 // origin read: no byte may have come for long
+	evStored               // blob and chunk
+	evWritten              // nothing: the disk may be done with a chunk
+	evTaken                // nothing: the CPU may be done with a message
+	evProve                // blob, and what was found
+	evConsumed             // reader
+	evPull                 // number of the pull
+	evClients              // nothing: the node's clients ask anew
+	evRetry                // blob, and how often the client has tried
+	evHangUp               // reader
+	evServed               // reader
+	evJoin                 // nothing
+	evPeerDown             // the other node
+	evConnect              // the other node
+	evUploaded             // upload
+	evCancelled            // transfer ID
+	evFault                // number of the fault
+	evLeave                // number of the fault: its nodes' time is up
+	evSilence              // number of a partition that may last for too long
+	evHeal                 // number of the fault
+	evLooked               // slot of a question to the DHT
+	evOriginStop           // origin read ID
+	evSample               // nothing
 )
 
 // slots is a pool of values that are named by small numbers.

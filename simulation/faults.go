@@ -1,16 +1,24 @@
 package simulation
 
 import (
+	"math"
 	"slices"
 	"time"
 
 	"github.com/peercache/peercache/simulation/scenario"
 )
 
+// How what goes wrong begins and ends. What it does is in the files about what it
+// befalls.
+
 // fault is one that the run has, and whom it befell.
 type fault struct {
 	*scenario.Fault
-	nodes []int32
+	number int
+	nodes  []int32
+	since  int64
+	side   uint64     // of a partition: its bit
+	pairs  [][2]int32 // whom it parted for so long that their connections broke
 }
 
 // roleRetry is how often a fault looks for a node in its role.
@@ -20,7 +28,7 @@ const roleRetry = 5 * int64(time.Millisecond)
 // in a while.
 func (c *cluster) begin(k int) {
 	f := &c.faults[k]
-	f.nodes = f.nodes[:0]
+	f.nodes, f.since = f.nodes[:0], c.now
 	if f.Role != "" {
 		n := c.inRole(f.Role)
 		if n == nil {
@@ -31,22 +39,32 @@ func (c *cluster) begin(k int) {
 		}
 		f.nodes = append(f.nodes, n.index)
 	}
+	ends := f.Kind == scenario.Crash || f.Kind == scenario.Drain
 	for _, i := range f.Nodes {
-		if f.Kind != scenario.Crash || !c.nodes[i].down {
+		if !ends || !c.nodes[i].down && !c.nodes[i].leaving {
 			f.nodes = append(f.nodes, int32(i))
 		}
 	}
+	if f.Kind == scenario.StaleDHT && f.Role == "" && len(f.Nodes) == 0 {
+		for i := range c.nodes {
+			f.nodes = append(f.nodes, int32(i))
+		}
+	}
+	c.suffering = append(c.suffering, f)
 	for _, i := range f.nodes {
 		c.strike(f, c.nodes[i], +1)
 	}
-	if f.Kind == scenario.OriginThrottle {
-		c.origin.throttled = append(c.origin.throttled, f.Fault)
-	}
+	c.changed(f)
 	c.rules.began(f.Fault, f.nodes)
 	switch {
 	case f.Kind == scenario.Crash:
 		if f.Restart > 0 {
 			c.q.push(c.now+int64(f.Restart), evHeal, 0, 0, uint64(k))
+		}
+	case f.Kind == scenario.Drain:
+		c.q.push(c.now+int64(f.Notice), evLeave, 0, 0, uint64(k))
+		if f.Restart > 0 {
+			c.q.push(c.now+int64(f.Notice+f.Restart), evHeal, 0, 0, uint64(k))
 		}
 	case f.For > 0:
 		c.q.push(c.now+int64(f.For), evHeal, 0, 0, uint64(k))
@@ -56,12 +74,11 @@ func (c *cluster) begin(k int) {
 // heal ends a fault.
 func (c *cluster) heal(k int) {
 	f := &c.faults[k]
+	c.suffering = slices.DeleteFunc(c.suffering, func(o *fault) bool { return o == f })
 	for _, i := range f.nodes {
 		c.strike(f, c.nodes[i], -1)
 	}
-	if f.Kind == scenario.OriginThrottle {
-		c.origin.throttled = slices.DeleteFunc(c.origin.throttled, func(o *scenario.Fault) bool { return o == f.Fault })
-	}
+	c.changed(f)
 	c.rules.ended(f.Fault, f.nodes)
 }
 
@@ -76,15 +93,127 @@ func (c *cluster) strike(f *fault, n *node, by int) {
 		} else {
 			c.join(n, n.known)
 		}
+	case scenario.Drain:
+		if by > 0 {
+			c.takeLeave(n, f.Restart == 0)
+		} else {
+			c.join(n, n.known)
+		}
+	case scenario.Partition:
+		c.part(f, n, by > 0)
+	case scenario.Offline:
+		n.offline += by
+	case scenario.Loss:
+		n.loss += int64(by * f.Part)
+	case scenario.SlowNIC:
+		s := &c.run.Nodes[n.index]
+		rate := c.least(f.Kind, n)
+		c.net.setRate(n.up, min(bound(s.Up), rate))
+		c.net.setRate(n.in, min(bound(s.Down), rate))
+	case scenario.SlowDisk:
+		c.setDisk(n, min(bound(c.run.Nodes[n.index].Disk), c.least(f.Kind, n)))
+	case scenario.SlowNode:
+		work := c.run.Costs.Message
+		for _, o := range c.suffering {
+			if o.Kind == f.Kind && slices.Contains(o.nodes, n.index) {
+				work = max(work, o.Delay)
+			}
+		}
+		c.setWork(n, int64(work))
+	case scenario.FullDisk:
+		n.full += by
+	case scenario.Rot:
+		c.spoil(n, f.Part)
 	case scenario.Corrupt:
+		n.wicked = true
 		n.corrupt += by
 	case scenario.Forge:
+		n.wicked = true
 		n.forges += by
+	case scenario.Lie:
+		n.wicked = true
+		n.lies += by
 	case scenario.Stall:
 		n.stalls += by
 	case scenario.Mute:
 		n.mute += by
+	case scenario.ClockSkew:
+		c.skew(f, n, by > 0)
+	case scenario.StaleDHT:
+		n.stale = 0
+		for _, o := range c.suffering {
+			if o.Kind == f.Kind && slices.Contains(o.nodes, n.index) && (n.stale == 0 || o.since < n.stale) {
+				n.stale = o.since
+			}
+		}
 	}
+}
+
+// least is the least rate that the faults of a kind leave a node.
+func (c *cluster) least(kind scenario.FaultKind, n *node) int64 {
+	rate := int64(math.MaxInt64)
+	for _, o := range c.suffering {
+		if o.Kind == kind && slices.Contains(o.nodes, n.index) {
+			rate = min(rate, max(o.Rate, 1))
+		}
+	}
+	return rate
+}
+
+// changed has flows and reads that are under way feel the begin or the end of a
+// fault.
+func (c *cluster) changed(f *fault) {
+	switch f.Kind {
+	case scenario.Partition:
+		c.partitioned(f)
+	case scenario.Loss, scenario.Offline, scenario.OriginStall:
+		c.recap()
+		c.answerStalled()
+	case scenario.OriginOutage:
+		for i := range c.reads.all {
+			if r := &c.reads.all[i]; r.open && r.flow >= 0 && c.suffers(scenario.OriginOutage, c.nodes[r.node]) != nil {
+				c.interrupt(int32(i), 1)
+			}
+		}
+	}
+}
+
+// recap gives all flows the limits that they have now.
+func (c *cluster) recap() {
+	for i := range c.net.flows {
+		f := &c.net.flows[i]
+		if !f.active {
+			continue
+		}
+		var most int64
+		if f.origin {
+			n := c.nodes[c.reads.all[f.owner].node]
+			if most = c.originCap(n); n.offline > 0 || c.suffers(scenario.OriginStall, n) != nil {
+				most = halted
+			}
+		} else {
+			t := &c.transfers.all[f.owner]
+			most = c.peerCap(c.nodes[t.from], c.nodes[t.to])
+		}
+		if most == f.most || most > 0 && c.net.payload(most) == f.most {
+			continue
+		}
+		if f.origin && most == halted {
+			c.halt(f.owner)
+		} else {
+			c.net.setCap(int32(i), most)
+		}
+	}
+}
+
+// suffers returns a fault of the origin that befalls a node now, nil for none.
+func (c *cluster) suffers(kind scenario.FaultKind, n *node) *scenario.Fault {
+	for _, f := range c.suffering {
+		if f.Kind == kind && (len(f.Nodes) == 0 && f.Role == "" || slices.Contains(f.nodes, n.index)) {
+			return f.Fault
+		}
+	}
+	return nil
 }
 
 // inRole is a node that plays a part now, nil if none does.
@@ -101,86 +230,4 @@ func (c *cluster) inRole(r scenario.Role) *node {
 		}
 	}
 	return nil
-}
-
-// gap is a chunk that a killed node was reading from the origin, or, with chunk
-// -1, that nobody gives grants, since then.
-type gap struct {
-	blob  int32
-	chunk int
-	since int64
-}
-
-// closed notes that somebody reads what a killed node was to read: chunks
-// [chunk, end) of a blob; or that somebody gives grants again.
-func (c *cluster) closed(blob int32, chunk, end int) {
-	c.gaps = slices.DeleteFunc(c.gaps, func(g gap) bool {
-		if g.blob != blob || g.chunk < chunk || g.chunk >= end {
-			return false
-		}
-		c.res.Recovery = max(c.res.Recovery, time.Duration(c.now-g.since))
-		return true
-	})
-}
-
-// kill ends a node as kill -9 does; those that it was connected to see that a latency later.
-func (c *cluster) kill(n *node) {
-	n.down = true
-	n.life++
-	if n == c.grantor {
-		c.gaps = append(c.gaps, gap{0, -1, c.now})
-	}
-	for _, p := range n.peers {
-		o := c.nodes[p]
-		o.unlink(n.index)
-		c.q.push(c.now+c.distance(n, o), evPeerDown, p, o.life, uint64(n.index))
-	}
-	for _, p := range n.peers {
-		n.linked[p>>6] &^= 1 << (p & 63)
-	}
-	n.peers, n.arrivals = n.peers[:0], n.arrivals[:0]
-	c.breakFlows(n.up)
-	c.breakFlows(n.in)
-	for _, b := range c.blobs {
-		b.withdraw(n.index)
-	}
-	for len(n.transfers) > 0 {
-		c.closeTransfer(n.transfers[0])
-	}
-	for len(n.reads) > 0 {
-		i := n.reads[0]
-		if r := &c.reads.all[i]; !r.sizeOnly && r.chunk < r.end {
-			c.gaps = append(c.gaps, gap{r.blob, r.chunk, c.now})
-		}
-		c.closeRead(i)
-	}
-	n.hand, n.diskFree, n.busy = n.hand[:0], 0, 0
-	for i := range n.clients {
-		n.clients[i].ended = true
-	}
-	for _, i := range slices.Clone(n.pulls) {
-		p := &c.pulls[i]
-		p.open, p.asked = p.open[:0], 0
-		if n.gone {
-			c.excuse(i)
-		}
-	}
-}
-
-// breakFlows ends the flows of a dead node's link.
-func (c *cluster) breakFlows(l int32) {
-	for len(c.net.links[l].flows) > 0 {
-		i := c.net.links[l].flows[0].flow()
-		f := c.net.flows[i]
-		moved := c.net.end(c.now, i)
-		if f.origin {
-			c.cutRead(&c.reads.all[f.owner], moved)
-			continue
-		}
-		c.res.CutBytes += moved
-		t := &c.transfers.all[f.owner]
-		t.flow = -1
-		c.refuse(f.owner, faultBroken, c.distance(c.nodes[t.from], c.nodes[t.to]))
-		c.endUpload(t)
-	}
 }

@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"math/bits"
 	"slices"
 	"time"
 
@@ -19,11 +20,10 @@ import (
 // and messages also the time that the CPU takes for it and for those that came
 // before. What one node sends another arrives in order.
 
-// letter is a message under way. It has waited for the CPU if it is queued.
+// letter is a message under way.
 type letter struct {
-	from   int32
-	queued bool
-	msg    policy.Message
+	from int32
+	msg  policy.Message
 }
 
 // distance is the latency between two nodes.
@@ -93,6 +93,9 @@ func (c *cluster) send(n *node, to *chunkindex.NodeID, m *policy.Message) {
 	l := &c.letters.all[s]
 	l.from, l.msg = n.index, *m
 	own(&l.msg)
+	if n.lies > 0 {
+		c.lie(&l.msg)
+	}
 	arrives := c.now + c.trip(n, o)
 	if c.varies {
 		if c.run.Costs.Buffer > 0 {
@@ -103,7 +106,7 @@ func (c *cluster) send(n *node, to *chunkindex.NodeID, m *policy.Message) {
 		arrives = max(arrives, *last)
 		*last = arrives
 	}
-	c.q.push(arrives+o.work, evMessage, o.index, o.life, uint64(s))
+	c.carry(n, o, arrives+o.work, evMessage, o.index, o.life, uint64(s))
 }
 
 // own has a message share nothing with its sender: it goes over a wire.
@@ -126,26 +129,63 @@ func own(m *policy.Message) {
 }
 
 // arrived has a node take a message, once its CPU is done with those before. The
-// message's own time is in the event's.
+// message's own time on an idle CPU has gone by already.
 func (c *cluster) arrived(n *node, i int32, life uint32) {
-	l := &c.letters.all[i]
-	if life != n.life || !n.isLinked(l.from) {
+	if life != n.life || !n.isLinked(c.letters.all[i].from) {
 		c.letters.drop(i)
 		return
 	}
-	if !l.queued && n.busy+n.work > c.now {
-		l.queued = true
-		n.busy += n.work
-		c.q.push(n.busy, evMessage, n.index, life, uint64(i))
+	if len(n.inbox) == 0 && n.busy+n.work <= c.now {
+		c.hear(n, i)
 		return
 	}
-	n.busy = max(n.busy, c.now)
+	n.inbox = append(n.inbox, i)
+	if len(n.inbox) == 1 {
+		c.planNext(n)
+	}
+}
+
+// planNext has the CPU take the first message of those that wait.
+func (c *cluster) planNext(n *node) {
+	n.next = max(n.busy+n.work, c.now)
+	c.q.push(n.next, evTaken, n.index, n.life, 0)
+}
+
+func (c *cluster) takeNext(n *node) {
+	i := n.inbox[0]
+	n.inbox = slices.Delete(n.inbox, 0, 1)
+	c.hear(n, i)
+	if len(n.inbox) > 0 {
+		c.planNext(n)
+	}
+}
+
+// hear tells a core of a message.
+func (c *cluster) hear(n *node, i int32) {
+	n.busy = c.now
+	l := &c.letters.all[i]
+	if n.down || !n.isLinked(l.from) {
+		c.letters.drop(i)
+		return
+	}
 	c.event = policy.Event{Kind: policy.EvMessage, Peer: c.nodes[l.from].id}
 	c.event.Msg = l.msg
 	c.letters.drop(i)
-	if !n.down {
-		c.handOver(n)
+	c.handOver(n)
+}
+
+// setWork changes what a message takes.
+func (c *cluster) setWork(n *node, work int64) {
+	n.work = work
+	if len(n.inbox) > 0 {
+		c.planNext(n)
 	}
+}
+
+// lostBy is the part of the packets that one of two losses takes.
+func lostBy(a, b int64) int64 {
+	a, b = min(a, million), min(b, million)
+	return a + b - a*b/million
 }
 
 // minRTO is the least that TCP waits before it sends a packet again, on Linux.
@@ -155,10 +195,51 @@ const minRTO = 200 * int64(time.Millisecond)
 // each time that it is lost at one end or the other, after twice as long each time
 // (RFC 6298).
 func (c *cluster) resent(a, b, rtt int64) (late int64) {
-	const whole = 1_000_000
-	lost := a + b - a*b/whole
-	for wait := max(minRTO, 2*rtt); wait < 64*minRTO && c.rng.Int64N(whole) < lost; wait *= 2 {
+	lost := lostBy(a, b)
+	for wait := max(minRTO, 2*rtt); wait < 64*minRTO && c.rng.Int64N(million) < lost; wait *= 2 {
 		late += wait
 	}
 	return late
+}
+
+// segment is the payload of a TCP segment on Ethernet.
+const segment = 1448
+
+// lossCap is what one connection carries a second where a part of the packets is
+// lost, in parts in a million: segment/RTT * sqrt(3/2) / sqrt(part), by Mathis,
+// Semke, Mahdavi and Ott, "The macroscopic behavior of the TCP congestion avoidance
+// algorithm" (1997). An RTT is no less than 1 ms.
+func lossCap(part, rtt int64) int64 {
+	if part == 0 {
+		return 0
+	}
+	rtt = max(rtt, int64(time.Millisecond))
+	root := isqrt(part * million) // 1000 * sqrt(part)
+	return max(mulDiv(segment*nanos/rtt, 1_224_745, root), 1)
+}
+
+// isqrt is the integer square root, by Newton's method.
+func isqrt(n int64) int64 {
+	if n < 2 {
+		return n
+	}
+	x := int64(1) << ((bits.Len64(uint64(n)) + 1) / 2)
+	for {
+		y := (x + n/x) / 2
+		if y >= x {
+			return x
+		}
+		x = y
+	}
+}
+
+// peerCap bounds the rate of bytes from a node to another, 0 for no bound.
+func (c *cluster) peerCap(from, to *node) int64 {
+	if parted(from, to) {
+		return halted
+	}
+	if from.loss+to.loss == 0 {
+		return 0
+	}
+	return lossCap(lostBy(from.loss, to.loss), 2*c.distance(from, to))
 }

@@ -34,14 +34,24 @@ type node struct {
 	pulls     []int32    // that are not over
 
 	timerAt, timerDue int64 // as the core asked; the earliest event planned; 0 none
-	cooldown          int64
-	diskFree          int64 // when its disk is idle
-	work, busy        int64 // what a message takes; until when the CPU is busy
-	loss              int64 // of packets, in parts in a million
+	view              originView
+	timerWant         policy.Time // timerAt by its own clock
+	clock             *clock      // nil for one that is right
+	disk              int64       // its disk's rate
+	writes            []write     // what waits for the disk
+	writing, written  int64       // when the first of them was begun, and will be done
+	used              int64       // bytes in its store
+	inbox             []int32     // slots of messages that wait for the CPU
+	work, busy        int64       // what a message takes; when the CPU is done with the latest
+	next              int64       // when it will be done with the first of inbox
+	loss              int64       // of packets, in parts in a million
+	sides             uint64      // of partitions
+	stale             int64       // as of when the DHT answers it, 0 as of now
+	changes           []int64     // when it came or went, since the start
 
 	// how many faults have it do so
-	corrupt, forges, stalls, mute int
-	leaving                       bool
+	corrupt, forges, lies, stalls, mute, offline, full int
+	wicked, leaving                                    bool // wicked: wrong bytes or words have come from it
 }
 
 func (n *node) isLinked(o int32) bool { return n.linked[o>>6]&(1<<(o&63)) != 0 }
@@ -74,7 +84,7 @@ func (c *cluster) handOver(n *node) {
 	if ev.Kind == policy.EvMessage {
 		c.trace.mix(uint64(ev.Msg.Kind), uint64(ev.Msg.Chunk), uint64(ev.Msg.N))
 	}
-	effects := n.core.Step(policy.Time(c.now), *ev, c.effects[:0])
+	effects := n.core.Step(policy.Time(c.clockOf(n)), *ev, c.effects[:0])
 	c.rules.stepped(n, ev, effects)
 	if c.opt.Observe != nil {
 		c.opt.Observe(time.Duration(c.now-startTime), int(n.index), ev, effects)
@@ -107,7 +117,7 @@ func (c *cluster) do(n *node, e *policy.Effect) {
 		c.res.Provides++
 		c.blobs[c.blobOf(e.Blob)].provide(c.now, n.index, e.Chunk, int(e.N))
 	case policy.EfWithdraw:
-		c.blobs[c.blobOf(e.Blob)].withdraw(n.index)
+		c.blobs[c.blobOf(e.Blob)].withdraw(c.now, n.index)
 	case policy.EfOpen:
 		c.open(n, e)
 	case policy.EfTransfer:
@@ -121,7 +131,7 @@ func (c *cluster) do(n *node, e *policy.Effect) {
 			t.peers = slices.Clone(e.Peers)
 		}
 	case policy.EfCooldown:
-		n.cooldown = max(n.cooldown, c.now+int64(e.Wait))
+		n.view.pauseAll = max(n.view.pauseAll, c.now+min(int64(e.Wait), maxPause))
 	case policy.EfOriginSize, policy.EfOriginRead:
 		c.readOrigin(n, e)
 	case policy.EfCancelOrigin:
@@ -140,26 +150,19 @@ func (c *cluster) do(n *node, e *policy.Effect) {
 			h.storing[e.Chunk] = e.Level
 		}
 	case policy.EfDrop:
-		h := n.held[c.blobOf(e.Blob)]
-		h.level[e.Chunk] = chunkindex.Absent
-		h.hashed = min(h.hashed, e.Chunk)
+		c.drop(n, c.blobOf(e.Blob), e.Chunk)
 	case policy.EfProve:
 		c.prove(n, c.blobOf(e.Blob))
 	case policy.EfSums:
 		c.sendSums(n, e)
 	case policy.EfDeliver:
 		c.deliver(n, e)
-	case policy.EfFail, policy.EfBypass:
-		c.failed(n, e)
+	case policy.EfFail:
+		c.refused(n, e)
+	case policy.EfBypass:
+		c.bypass(n, e)
 	case policy.EfTimer:
-		n.timerAt = int64(e.At)
-		if n.timerAt != 0 {
-			n.timerAt = max(n.timerAt, c.now)
-			if n.timerDue == 0 || n.timerAt < n.timerDue {
-				n.timerDue = n.timerAt
-				c.q.push(n.timerAt, evTimer, n.index, n.life, uint64(n.timerAt))
-			}
-		}
+		c.setTimer(n, e.At)
 	case policy.EfCount:
 		c.res.Metrics[e.Metric] += e.N
 		if e.Metric == policy.CountGrant {
@@ -167,7 +170,7 @@ func (c *cluster) do(n *node, e *policy.Effect) {
 			c.closed(0, -1, 0)
 		}
 	case policy.EfBan:
-		if b := c.nodeOf(&e.Peer); b != nil && b.corrupt == 0 && b.forges == 0 {
+		if b := c.nodeOf(&e.Peer); b != nil && !b.wicked {
 			c.res.HonestBans++
 		}
 	case policy.EfClose:
@@ -182,7 +185,7 @@ func (c *cluster) open(n *node, e *policy.Effect) {
 		ev.Levels = slices.Clone(h.level)
 		ev.Sums = make([]chunkindex.Sum, len(h.level))
 		for i := range ev.Sums {
-			ev.Sums[i] = c.blobs[k].sum(i, h.bytes[i])
+			ev.Sums[i] = c.blobs[k].sum(i, h.bytes[i].recorded())
 		}
 	}
 	c.post(n, int64(c.run.Costs.Open), ev)
@@ -192,7 +195,7 @@ func (c *cluster) sendSums(n *node, e *policy.Effect) {
 	m := policy.Message{Kind: policy.MsgSums, Blob: e.Blob, Size: e.Size, Chunk: e.Chunk, N: int(e.N)}
 	k := c.blobOf(e.Blob)
 	for i := e.Chunk; i < e.Chunk+int(e.N); i++ {
-		m.Sums = append(m.Sums, c.blobs[k].sum(i, n.serves(n.held[k], i)))
+		m.Sums = append(m.Sums, c.blobs[k].sum(i, n.serves(n.held[k], i).recorded()))
 	}
 	c.send(n, &e.Peer, &m)
 }

@@ -197,6 +197,9 @@ func (c *cluster) conclude() {
 			r.Received[t.to] += moved
 		}
 	}
+	for i := range c.reads.all {
+		r.CutBytes += c.reads.all[i].have
+	}
 	var last time.Duration
 	for i := range r.Pulls {
 		p := &r.Pulls[i]

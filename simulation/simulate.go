@@ -80,7 +80,7 @@ func Simulate(ctx context.Context, run *scenario.Run, opt Options) (*Result, err
 		tail := r
 		c.res = &tail
 		c.rules.over()
-		c.drain(ctx)
+		c.rest(ctx)
 		if c.err != nil {
 			return nil, c.err
 		}
@@ -129,6 +129,9 @@ func sensible(run *scenario.Run) error {
 			if n < 0 || n >= len(run.Nodes) {
 				return fmt.Errorf("simulation: fault %d of node %d of %d", i, n, len(run.Nodes))
 			}
+		}
+		if f := &run.Faults[i]; f.Kind == scenario.ClockSkew && f.Part <= -million {
+			return fmt.Errorf("simulation: fault %d has a clock run backwards", i)
 		}
 	}
 	return nil

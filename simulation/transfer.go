@@ -9,8 +9,6 @@ import (
 
 // How chunks go from node to node: a request, its answer, and a flow of bytes.
 
-const faultBroken = policy.FaultBroken
-
 // transfer is one chunk asked of a peer.
 type transfer struct {
 	open      bool
@@ -43,7 +41,7 @@ func (c *cluster) ask(n *node, e *policy.Effect) {
 	i := c.transfers.put(t)
 	n.transfers = append(n.transfers, i)
 	c.res.Transfers++
-	c.q.push(c.now+c.trip(n, from), evUpload, from.index, 0, t.arg(i))
+	c.carry(n, from, c.now+c.trip(n, from), evUpload, from.index, 0, t.arg(i))
 }
 
 // transferOf is the slot of a node's transfer, -1 if it is over.
@@ -119,7 +117,7 @@ func (c *cluster) upload(arg uint64) {
 		c.refuse(i, policy.FaultBusy, c.trip(from, to))
 		return
 	}
-	c.q.push(c.now+c.trip(from, to)+int64(c.run.Costs.Request), evFlowStart, t.to, 0, arg)
+	c.carry(from, to, c.now+c.trip(from, to)+int64(c.run.Costs.Request), evFlowStart, t.to, 0, arg)
 }
 
 func (c *cluster) startFlow(arg uint64) {
@@ -133,7 +131,7 @@ func (c *cluster) startFlow(arg uint64) {
 		return
 	}
 	_, size := c.blobs[t.blob].chunk(t.chunk)
-	t.flow = c.net.start(c.now, c.topo.between(t.from, t.to), size, 0, i, false)
+	t.flow = c.net.start(c.now, c.topo.between(t.from, t.to), size, c.peerCap(from, c.nodes[t.to]), i, false)
 	// The answer comes with the first bytes.
 	c.step(c.nodes[t.to], policy.Event{Kind: policy.EvTransferProgress, ID: t.id})
 }
@@ -142,10 +140,10 @@ func (c *cluster) startFlow(arg uint64) {
 func (c *cluster) refuse(i int32, fault policy.Fault, delay int64) {
 	t := &c.transfers.all[i]
 	t.fault = fault
-	c.q.push(c.now+delay, evRefused, t.to, 0, t.arg(i))
+	c.carry(c.nodes[t.from], c.nodes[t.to], c.now+delay, evRefused, t.to, 0, t.arg(i))
 }
 
-func (c *cluster) refused(arg uint64) {
+func (c *cluster) transferFailed(arg uint64) {
 	i, t := c.transferAt(arg)
 	if t == nil {
 		return
@@ -155,6 +153,14 @@ func (c *cluster) refused(arg uint64) {
 		Peer: c.nodes[t.from].id, Fault: t.fault, Peers: t.peers}
 	c.closeTransfer(i)
 	c.step(to, ev)
+}
+
+// endFlow ends the flow of a transfer, if it has one, in vain.
+func (c *cluster) endFlow(t *transfer) {
+	if t.flow >= 0 {
+		c.res.CutBytes += c.net.end(c.now, t.flow)
+		t.flow = -1
+	}
 }
 
 // closeTransfer forgets a transfer whose flow, if it had one, has ended.
@@ -179,9 +185,7 @@ func (c *cluster) cancelTransfer(n *node, id policy.ID) {
 	if i < 0 {
 		return
 	}
-	if f := c.transfers.all[i].flow; f >= 0 {
-		c.res.CutBytes += c.net.end(c.now, f)
-	}
+	c.endFlow(&c.transfers.all[i])
 	c.closeTransfer(i)
 	c.q.push(c.now, evCancelled, n.index, n.life, uint64(id))
 }
@@ -218,6 +222,9 @@ func (c *cluster) flowed(i int32, gen uint32) {
 func (c *cluster) progress(owner int32, origin bool, n int64) {
 	if origin {
 		r := &c.reads.all[owner]
+		if r.reader != 0 {
+			return
+		}
 		c.step(c.nodes[r.node], policy.Event{Kind: policy.EvOriginProgress, Blob: c.blobs[r.blob].id, ID: r.id, N: n})
 		return
 	}
