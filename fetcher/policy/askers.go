@@ -23,10 +23,8 @@ type asker struct {
 	low   int
 	since Time
 	stuck bool
-	// checked is when it was last asked whether it still wants the blob,
-	// answered whether it said so since.
-	checked  Time
-	answered bool
+	// last is when it last asked.
+	last Time
 }
 
 // maxCoordinated bounds the blobs that peers can make this node keep state for,
@@ -130,7 +128,7 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 	}
 	a, low := b.coord.byID[id], want.Next(0)
 	if a == nil {
-		a = &asker{id: id, checked: c.now, since: c.now, low: low}
+		a = &asker{id: id, since: c.now, low: low}
 		b.coord.askers = append(b.coord.askers, a)
 		b.coord.byID[id] = a
 	}
@@ -142,7 +140,7 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 	}
 	b.coord.setStuck(a, c.now >= a.since.Add(c.standstill()))
 	// A new wish is a new chance: its credentials may have come.
-	a.want, a.asked, a.epoch, a.refused, a.answered = want, want.Count(), epoch, false, true
+	a.want, a.asked, a.epoch, a.refused, a.last = want, want.Count(), epoch, false, c.now
 }
 
 func (k *coordinator) setStuck(a *asker, stuck bool) {
@@ -217,26 +215,20 @@ func (c *Core) dropAsker(b *blob, id chunkindex.NodeID) {
 	}
 }
 
-// checkAskers drops askers that are not there any more without having said so: a
-// MsgLeave may have been lost with a connection, and a node that holds this one
-// for a liar does not answer.
+// checkAskers drops askers that have nothing more to ask for and did not say so: a
+// MsgLeave may have been lost with a connection, and one that asks for others does
+// not know when they have all. Who lacks something asks again and again, and comes
+// back. That it says to want the blob is not enough: two nodes that once asked each
+// other, because they saw different committees, would keep each other at it for
+// ever.
 func (c *Core) checkAskers(b *blob) {
 	if !c.reached(b, b.coord.checkAt) {
 		return
 	}
 	for _, a := range slices.Clone(b.coord.askers) {
-		if a.id == c.cfg.Self || c.now < a.checked.Add(c.cfg.Linger) {
-			continue
-		}
-		n := b.neighbour(a.id)
-		switch {
-		case !a.answered || n == nil && !c.alive(a.id):
+		if a.id != c.cfg.Self && c.now >= a.last.Add(c.cfg.Linger) && b.coord.granted(a) == 0 {
 			c.dropAsker(b, a.id)
-			continue
-		case n != nil:
-			c.sendState(b, n, true)
 		}
-		a.checked, a.answered = c.now, false
 	}
 	b.coord.checkAt = c.now.Add(c.cfg.Linger / 4)
 	b.wake(b.coord.checkAt)

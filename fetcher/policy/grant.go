@@ -259,6 +259,9 @@ func (c *Core) takeBack(b *blob, r run, status int, wait time.Duration, origin O
 		for i := r.first; i < r.end; i++ {
 			b.coord.known.Set(i)
 		}
+		if a := b.coord.byID[r.by]; a != nil {
+			a.got(r.first, r.end)
+		}
 		return
 	}
 	if a := b.coord.byID[r.by]; a != nil && status == 0 {

@@ -384,7 +384,6 @@ func (c *Core) heardState(from chunkindex.NodeID, m *Message) {
 		c.dropAsker(b, from)
 	} else if b.coord != nil && b.coord.byID[from] != nil {
 		a := b.coord.byID[from]
-		a.answered = true
 		for i := m.Bits.Next(0); i >= 0; i = m.Bits.Next(i + 1) {
 			a.want.Clear(i)
 		}

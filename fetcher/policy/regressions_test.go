@@ -431,3 +431,25 @@ func TestAsksAreBounded(t *testing.T) {
 		t.Errorf("%d blobs are left", got)
 	}
 }
+
+// Two nodes that asked each other, each while it saw another committee, do not keep
+// each other from forgetting the blob. (Fault search, seed 81.)
+func TestTwoThatAskedEachOtherLetGo(t *testing.T) {
+	w := newWorld(t, 3, nil)
+	d := w.blob("mutual", 20*mib)
+	a, b := w.nodes[0], w.nodes[1]
+	all := ids(w.nodes)
+	n := w.blobs[d].n
+	ask := func(to, from *node) {
+		to.hears(from, Message{Kind: MsgAsk, Blob: d, Size: 20 * mib, Bits: chunkindex.FullBitfield(n), Peers: all})
+	}
+	ask(a, b)
+	ask(b, a)
+	for _, x := range []*node{a, b} {
+		if x.core.Census().Askers != 1 {
+			t.Fatalf("%s has not taken the wish: %+v", x.id, x.core.Census())
+		}
+	}
+	w.wait(time.Minute, w.nodes[2].read(d, 0, -1))
+	w.quiet()
+}
