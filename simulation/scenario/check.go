@@ -19,6 +19,7 @@ const (
 	maxFaults = 1000
 	maxLayer  = int64(1) << 40 // as chunkindex has it
 	maxImage  = int64(1) << 40
+	maxUnique = int64(1) << 42 // of all blobs; times 10^9 it still fits 128 bits over any rate
 )
 
 var word = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$`)
@@ -131,19 +132,19 @@ func (c *checker) checkTopology() {
 
 // checkShares checks that the shares of a list make a whole, but for rounding.
 func (c *checker) checkShares(path string, n int, share func(i int) (part, bool)) {
-	sum, any := int64(0), false
+	sum, found := int64(0), false
 	for i := range n {
 		s, given := share(i)
 		if !given {
 			continue
 		}
-		any = true
+		found = true
 		sum += int64(s)
 		if s <= 0 {
 			c.fail(fmt.Sprintf("%s[%d].share", path, i), "must be more than 0")
 		}
 	}
-	if any && (sum > whole || sum < whole-int64(n)) {
+	if found && (sum > whole || sum < whole-int64(n)) {
 		c.fail(path, "the shares make %s, not 100%%", percent(sum))
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/peercache/peercache/simulation/scenarios"
 )
 
 // Every key of the types is documented, every documented key exists, and every default can be
@@ -110,7 +112,7 @@ func TestDocumentation(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := string(data)
-	for section, table := range map[string]string{"values": valueTable(), "keys": keyTables(), "workloads": workTable(), "faults": faultTable()} {
+	for section, table := range map[string]string{"values": valueTable(), "keys": keyTables(), "workloads": workTable(), "faults": faultTable(), "library": libraryTable(t)} {
 		section := regexp.MustCompile(`(?s)(<!-- ` + section + `: [^\n]*-->\n).*?(<!-- end -->)`)
 		if !section.MatchString(text) {
 			t.Fatalf("README.md has no section %v", section)
@@ -138,6 +140,24 @@ func TestDocumentation(t *testing.T) {
 			t.Errorf("%v, %v of\n%s", err, run.Validate(), m[1])
 		}
 	}
+}
+
+func libraryTable(t *testing.T) string {
+	var b strings.Builder
+	b.WriteString("\n| name | nodes | |\n|---|---|---|\n")
+	for _, name := range scenarios.Names() {
+		file, data, err := scenarios.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := Parse(file, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "| `%s` | %d | %s |\n", name, s.Topology.Nodes, s.Description)
+	}
+	b.WriteString("\n")
+	return b.String()
 }
 
 func valueTable() string {
@@ -210,4 +230,21 @@ func keyList(keys []string) string {
 		out = append(out, k)
 	}
 	return strings.Join(out, ", ")
+}
+
+// Every kind of fault that there is can be written.
+func TestFaultKinds(t *testing.T) {
+	source, err := os.ReadFile("fault.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile(`FaultKind = "([a-z-]+)"`).FindAllStringSubmatch(string(source), -1)
+	if len(named) != len(faultKinds) {
+		t.Errorf("%d kinds in fault.go, %d of the format", len(named), len(faultKinds))
+	}
+	for _, m := range named {
+		if kindOf(m[1]) == nil {
+			t.Errorf("%s cannot be written", m[1])
+		}
+	}
 }

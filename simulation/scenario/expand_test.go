@@ -233,6 +233,18 @@ faults:
 	}
 }
 
+// Without a name a scenario has its file's, as far as that can be one.
+func TestNames(t *testing.T) {
+	for file, want := range map[string]string{
+		"dir/mine.yaml": "mine", "my scenario (2).yml": "my-scenario--2-", ".yaml": "scenario", "ä.yaml": "scenario", strings.Repeat("x", 300): strings.Repeat("x", 100),
+	} {
+		s, err := scenario.Parse(file, []byte("topology: {nodes: 1}\nimages: [{layers: 1MiB}]\n"))
+		if err != nil || s.Name != want {
+			t.Errorf("%s: %+v, %v", file, s, err)
+		}
+	}
+}
+
 func TestValidate(t *testing.T) {
 	for name, spoil := range map[string]func(r *scenario.Run){
 		"a node in no rack":             func(r *scenario.Run) { r.Nodes[3].Rack = 99 },

@@ -114,7 +114,7 @@ func (c *checker) checkImages() {
 		size   int64
 	}
 	known := map[string]have{} // of each entry
-	all, blobs := int64(0), int64(0)
+	all, blobs, unique := int64(0), int64(0), int64(0)
 	for i := range c.Images {
 		img := &c.Images[i]
 		path := fmt.Sprintf("images[%d]", i)
@@ -126,9 +126,11 @@ func (c *checker) checkImages() {
 		}
 		if img.Count < 1 {
 			c.fail(path+".count", "must be at least 1")
+			continue
 		}
 		if img.Versions < 1 {
 			c.fail(path+".versions", "must be at least 1")
+			continue
 		}
 		all += int64(min(img.Count, maxImages)) * int64(min(img.Versions, maxImages))
 		if all > maxImages {
@@ -138,18 +140,26 @@ func (c *checker) checkImages() {
 		if img.Manifest < 1 || img.Manifest > 4<<20 {
 			c.fail(path+".manifest", "must be from 1B to 4MiB")
 		}
-		if img.Config > 1<<30 {
-			c.fail(path+".config", "must be at most 1GiB")
+		if img.Config > 16<<20 {
+			c.fail(path+".config", "must be at most 16MiB")
 		}
-		c.checkLayers(path, img)
-		layers, _, size, _ := img.own()
-		if img.Base != "" {
-			base, ok := known[img.Base]
-			if !ok {
-				c.fail(path+".base", "%q is not the name of an image that stands before it", img.Base)
-			}
-			layers, size = layers+base.layers, size+base.size
+		base, ok := known[img.Base]
+		if img.Base != "" && !ok {
+			c.fail(path+".base", "%q is not the name of an image that stands before it", img.Base)
 		}
+		known[img.Name] = have{}
+		wrong := len(c.r.errs)
+		if c.checkLayers(path, img); len(c.r.errs) > wrong {
+			continue // sums could be anything
+		}
+		layers, _, size, sharedSize := img.own()
+		versions := size*int64(img.Versions) - sharedSize*int64(img.Versions-1)
+		if mulExceeds(versions, int64(img.Count), maxUnique-unique) {
+			c.fail(path, "all images together have more than 4TiB")
+			return
+		}
+		unique += versions * int64(img.Count)
+		layers, size = layers+base.layers, size+base.size
 		if layers > maxLayers {
 			c.fail(path+".layers", "%d layers are more than %d", layers, maxLayers)
 		}
@@ -196,11 +206,21 @@ func (c *checker) checkLayers(path string, img *image) {
 			c.fail(path, "all would be the same: without layers of its own it has its base's")
 		}
 		return
-	case c.given(at+"[0]") || len(l.list) > 0:
+	case len(l.list) > maxLayers:
+		c.fail(at, "%d layers are more than %d", len(l.list), maxLayers)
+		return
+	case len(l.list) > 0:
+		sum := int64(0)
 		for i, s := range l.list {
 			if s < 1 || int64(s) > maxLayer {
 				c.fail(fmt.Sprintf("%s[%d]", at, i), "a layer has from 1B to 1TiB")
+				return
 			}
+			sum += int64(s)
+		}
+		if sum > maxImage {
+			c.fail(at, "the image has more than 1TiB")
+			return
 		}
 	default:
 		if c.given(at+".count") && (l.Count < 1 || l.Count > maxLayers) {

@@ -136,7 +136,7 @@ var valueKinds = []struct{ kind, examples, meaning string }{
 	{"rate", "1gbit, 50mbit, 200MB/s, unlimited", "Bytes a second as sizes are given, with or without /s; or bits: kbit, mbit, gbit, tbit. At least 8kbit, at most 1tbit."},
 	{"duration", "90s, 1m30s, 6h, 100us", "As in Go: ns, us, ms, s, m, h. At most 720h."},
 	{"part", "30%, 0.1%, 1/50", "From 0% to 100%, to a millionth."},
-	{"ratio", "1.02, 102%", "The same, and it may be more than the whole."},
+	{"ratio", "1.02, 102%", "The same, and it may be more than the whole, up to 1000."},
 	{"exponent", "1.1", "From 0 to 10, to a millionth."},
 	{"nodes", "all, 3, 0-4, 30%, 3 random, zone a, rack a/0, 30% of zone a", "Which nodes; see below."},
 	{"amount", "10, 10%, all", "A number of nodes, or a part of them."},

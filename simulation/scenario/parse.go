@@ -41,13 +41,29 @@ func Parse(file string, data []byte) (*Scenario, error) {
 	}
 	r.read("", body, reflect.ValueOf(s).Elem())
 	if s.Name == "" {
-		s.Name = strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
+		s.Name = nameOf(file)
 	}
 	(&checker{Scenario: s, r: r}).check()
 	if err := r.err(); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// nameOf is a file's name without its extension, and with a dash for what a name may
+// not have.
+func nameOf(file string) string {
+	name := strings.Map(func(c rune) rune {
+		if strings.ContainsRune("-_.", c) || c < utf8.RuneSelf && (c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z') {
+			return c
+		}
+		return '-'
+	}, strings.TrimSuffix(filepath.Base(file), filepath.Ext(file)))
+	name = strings.TrimLeft(name[:min(len(name), 100)], "-_.")
+	if name == "" {
+		return "scenario"
+	}
+	return name
 }
 
 // document is the only document of a file, nil if it is empty.

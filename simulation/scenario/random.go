@@ -14,7 +14,7 @@ import (
 func stream(seed uint64, purpose string) *rand.Rand {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(purpose))
-	return rand.New(rand.NewPCG(seed, h.Sum64())) //nolint:gosec // reproducible, not secret
+	return rand.New(rand.NewPCG(seed, h.Sum64())) // reproducible, not secret
 }
 
 // The logarithm and the power below are in fixed point with 32 bits behind the
@@ -73,7 +73,7 @@ func exponential(rng *rand.Rand, mean time.Duration) time.Duration {
 	hi, lo := bits.Mul64(uint64(bitsOf), ln2)
 	natural := hi<<(64-point) | lo>>point
 	hi, lo = bits.Mul64(natural, uint64(mean))
-	return time.Duration(hi<<(64-point) | lo>>point) //nolint:gosec // at most 23 times the mean
+	return time.Duration(hi<<(64-point) | lo>>point) // at most 23 times the mean
 }
 
 // zipf draws from 0 to n-1, the k-th in proportion to (k+1) to the power of -s
@@ -111,7 +111,7 @@ func (z *zipf) draw(rng *rand.Rand) int {
 func mulDiv(a, b, c int64) int64 {
 	hi, lo := bits.Mul64(uint64(a), uint64(b))
 	q, _ := bits.Div64(hi, lo, uint64(c))
-	return int64(q) //nolint:gosec // callers see to it that the result fits
+	return int64(q) // callers see to it that the result fits
 }
 
 // mulExceeds says whether a * b is more than c; none is negative.

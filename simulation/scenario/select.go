@@ -106,7 +106,7 @@ func (t *term) place(text string) bool {
 	if name, is := strings.CutPrefix(text, "rack "); is {
 		zone, rack, slash := strings.Cut(name, "/")
 		k, err := strconv.ParseUint(rack, 10, 30)
-		t.zone, t.rack = zone, int64(k) //nolint:gosec // 30 bits
+		t.zone, t.rack = zone, int64(k) // 30 bits
 		return slash && err == nil && zone != ""
 	}
 	return false

@@ -72,7 +72,7 @@ func scaled(text string, unit, by, limit int64) (int64, bool) {
 		return 0, false
 	}
 	q, _ := bits.Div64(hi, lo, div)
-	return int64(q), q <= uint64(limit) //nolint:gosec // at most limit where it counts
+	return int64(q), q <= uint64(limit) // at most limit where it counts
 }
 
 // negative says of a value with a minus what is wrong with it.
@@ -174,11 +174,11 @@ func fraction(text string, limit int64) (int64, bool) {
 }
 
 func (v *ratio) set(text string) error {
-	if n, ok := fraction(text, 1_000_000*whole); ok {
+	if n, ok := fraction(text, 1000*whole); ok {
 		*v = ratio(n)
 		return nil
 	}
-	return fmt.Errorf("%q is not a ratio, such as 1.02 or 102%%", text)
+	return fmt.Errorf("%q is not a ratio, such as 1.02 or 102%%, at most 1000", text)
 }
 
 func (v *exponent) set(text string) error {
