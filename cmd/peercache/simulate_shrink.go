@@ -110,10 +110,20 @@ func (t *trial) shrunkText(least *scenario.Run) []byte {
 	}
 	as := *least
 	as.Name, as.Notes, run.Notes = run.Name, nil, nil
+	as.Faults, run.Faults = lineless(as.Faults), lineless(run.Faults)
 	if !reflect.DeepEqual(&as, run) {
 		return nil
 	}
 	return []byte(text)
+}
+
+// lineless are faults without where they stand.
+func lineless(faults []scenario.Fault) []scenario.Fault {
+	faults = slices.Clone(faults)
+	for i := range faults {
+		faults[i].Line = 0
+	}
+	return faults
 }
 
 // faultsYAML writes faults in the format of scenarios.

@@ -29,6 +29,7 @@
 //	origin_bytes      that the origin sent, aborted and hedged ones included
 //	origin_egress_ratio
 //	                  of the two
+//	without_bytes     what the origin would send without Peercache, to each node what it wants
 //	origin_requests, origin_manifest_requests, origin_throttled
 //	peer_bytes, store_bytes, cut_bytes
 //	                  from peers; served from a node's own store; sent in vain

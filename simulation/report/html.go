@@ -24,6 +24,12 @@ const maxFaults = 100
 // the page itself: it refers to nothing elsewhere.
 var pages = template.Must(template.New("page").Funcs(template.FuncMap{
 	"count": count[int64],
+	"sentence": func(s string) string {
+		if s == "" || strings.HasSuffix(s, ".") {
+			return s
+		}
+		return strings.ToUpper(s[:1]) + s[1:] + "."
+	},
 	"clock": func(s float64) string { return duration(wall(s)) },
 }).Parse(pageText))
 
@@ -156,6 +162,9 @@ func (r *Report) tiles() []tile {
 	note = "for " + size(r.UniqueBytes) + " of distinct content"
 	if r.OriginEgressRatio != nil {
 		note = fmt.Sprintf("%.4f copies of the %s wanted", *r.OriginEgressRatio, size(r.UniqueBytes))
+	}
+	if r.WithoutBytes > r.OriginBytes {
+		note += "; " + size(r.WithoutBytes) + " without Peercache"
 	}
 	add("The registry sent", size(r.OriginBytes), note)
 	note = fmt.Sprintf("%s for manifests", count(r.OriginManifestRequests))

@@ -26,7 +26,7 @@ func TestJSONKeys(t *testing.T) {
 	}
 	for _, key := range strings.Fields(`schema scenario description seed nodes trace_hash version commit go platform command ok problems
 		partial pulls unserved makespan_seconds optimum_seconds makespan_ratio completion_seconds first_byte_seconds unique_bytes
-		origin_bytes origin_egress_ratio origin_requests origin_manifest_requests origin_throttled peer_bytes store_bytes cut_bytes
+		origin_bytes origin_egress_ratio without_bytes origin_requests origin_manifest_requests origin_throttled peer_bytes store_bytes cut_bytes
 		link_bytes link_capacity messages message_count messages_per_node messages_per_pull mechanisms counters invariants
 		recovery_seconds configuration faults events steps events_per_second wall_seconds virtual_seconds series`) {
 		if _, ok := doc[key]; !ok {

@@ -227,6 +227,9 @@ func (r *Report) linkChart(end float64) *chart {
 		if capacity <= 0 || r.res.Links[class] == 0 {
 			continue
 		}
+		if class == simulation.ZoneUplink && r.res.Capacity[simulation.PaidUplink] == r.res.Capacity[class] {
+			continue // all are paid: it would be the same line
+		}
 		r.windows(func(from, to *simulation.Point) {
 			share := float64(to.Links[class]-from.Links[class]) / capacity / (to.At - from.At).Seconds()
 			lines[class] = append(lines[class], plotter.XY{X: from.At.Seconds(), Y: share})

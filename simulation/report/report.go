@@ -64,6 +64,7 @@ type Report struct {
 	UniqueBytes            int64            `json:"unique_bytes"`
 	OriginBytes            int64            `json:"origin_bytes"`
 	OriginEgressRatio      *float64         `json:"origin_egress_ratio"`
+	WithoutBytes           int64            `json:"without_bytes"`
 	OriginRequests         int64            `json:"origin_requests"`
 	OriginManifestRequests int64            `json:"origin_manifest_requests"`
 	OriginThrottled        int64            `json:"origin_throttled"`
@@ -210,6 +211,7 @@ func New(run *scenario.Run, res *simulation.Result, about About) *Report {
 		r.StoreBytes, r.Virtual = p.FromStore, seconds(p.At)
 	}
 	r.Virtual = max(r.Virtual, r.Makespan)
+	r.WithoutBytes = without(run)
 	r.countPulls()
 	r.judge()
 	return r
@@ -234,6 +236,30 @@ func (r *Report) countPulls() {
 			}
 		}
 	}
+}
+
+// without is what the registry would send if each node asked it for all that its clients
+// pull, each blob once.
+func without(run *scenario.Run) int64 {
+	type wanted struct{ node, blob int }
+	seen := map[wanted]bool{}
+	images := map[wanted]bool{}
+	var sum int64
+	for i := range run.Pulls {
+		p := &run.Pulls[i]
+		if images[wanted{p.Node, p.Image}] {
+			continue
+		}
+		images[wanted{p.Node, p.Image}] = true
+		image := &run.Images[p.Image]
+		for _, b := range append([]int{image.Manifest}, image.Layers...) {
+			if k := (wanted{p.Node, b}); !seen[k] {
+				seen[k] = true
+				sum += run.Blobs[b].Size
+			}
+		}
+	}
+	return sum
 }
 
 // judge fills in Problems and OK.

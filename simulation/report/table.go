@@ -91,6 +91,9 @@ func (r *Report) registryText() string {
 	if r.OriginEgressRatio != nil {
 		text += fmt.Sprintf(" (%.4f copies)", *r.OriginEgressRatio)
 	}
+	if r.WithoutBytes > r.OriginBytes {
+		text += fmt.Sprintf(", %s without Peercache", size(r.WithoutBytes))
+	}
 	text += fmt.Sprintf("; answered %s, %s of them for manifests", plural(r.OriginRequests, "request", "requests"), count(r.OriginManifestRequests))
 	if r.OriginThrottled > 0 {
 		text += fmt.Sprintf("; %s of them with 429", count(r.OriginThrottled))
