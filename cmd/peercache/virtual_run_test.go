@@ -93,9 +93,9 @@ func virtualRefuses(run *scenario.Run) error {
 }
 
 // runVirtual carries a run out. It must be called in a bubble; the content of origin is
-// made outside. dir is where the nodes' stores go. during, which may be nil, is called
+// made outside. dir is where the nodes' stores go. before, which may be nil, is called
 // once the nodes have found one another, before the run begins.
-func runVirtual(run *scenario.Run, origin *virtualOrigin, dir string, log *slog.Logger, during func(*virtualRun) error) (_ *virtualResult, err error) {
+func runVirtual(run *scenario.Run, origin *virtualOrigin, dir string, log *slog.Logger, before func(*virtualRun) error) (_ *virtualResult, err error) {
 	if err := virtualRefuses(run); err != nil {
 		return nil, err
 	}
@@ -126,8 +126,8 @@ func runVirtual(run *scenario.Run, origin *virtualOrigin, dir string, log *slog.
 	if err := v.met(); err != nil {
 		return nil, err
 	}
-	if during != nil {
-		if err := during(v); err != nil {
+	if before != nil {
+		if err := before(v); err != nil {
 			return nil, err
 		}
 	}
@@ -446,7 +446,7 @@ func (v *virtualRun) result() (*virtualResult, error) {
 		UniqueBytes: v.origin.wanted(), EgressBytes: v.origin.registry.Sent(),
 		Messages: map[string]float64{}, Policy: map[string]float64{},
 	}
-	r.Copies = float64(r.EgressBytes) / float64(r.UniqueBytes)
+	r.Copies = float64(r.EgressBytes) / float64(max(1, r.UniqueBytes))
 	v.origin.mu.Lock()
 	r.OriginRequests, r.ManifestRequests = v.origin.requests, v.origin.manifest
 	v.origin.mu.Unlock()

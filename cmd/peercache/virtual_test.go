@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/peercache/peercache/simulation/scenario"
 )
+
+var virtualDHT = flag.String("virtual.dht", "", "measure the DHT of `NODES,LATENCY` with TestVirtualDHT")
 
 // flashCrowd is a run: all nodes pull one image at once. rate is of each link, in
 // bytes a second.
@@ -33,25 +36,26 @@ func flashCrowd(nodes int, size, rate int64, latency time.Duration) *scenario.Ru
 }
 
 // playVirtual carries a run out in a bubble, which fails the test where a goroutine of a
-// node is left, and prints its result as a line of JSON.
-func playVirtual(t *testing.T, run *scenario.Run) *virtualResult {
+// node is left, and prints its result as a line of JSON. before, which may be nil, is
+// called once the nodes have found one another.
+func playVirtual(t *testing.T, run *scenario.Run, before func(*virtualRun) error) *virtualResult {
 	t.Helper()
 	origin, err := newVirtualOrigin(run)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, before, start := t.TempDir(), cpuTime(), time.Now()
+	dir, cpu, start := t.TempDir(), cpuTime(), time.Now()
 	log := slog.New(slog.DiscardHandler)
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}
 	var result *virtualResult
 	synctest.Test(t, func(t *testing.T) {
-		if result, err = runVirtual(run, origin, dir, log, nil); err != nil {
+		if result, err = runVirtual(run, origin, dir, log, before); err != nil {
 			t.Fatal(err)
 		}
 	})
-	t.Logf("%.1f CPU-s, %.1f s", (cpuTime() - before).Seconds(), time.Since(start).Seconds())
+	t.Logf("%.1f CPU-s, %.1f s", (cpuTime() - cpu).Seconds(), time.Since(start).Seconds())
 	line, err := json.Marshal(result)
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +92,7 @@ func TestVirtualFlashCrowd(t *testing.T) {
 	for _, nodes := range []int{3, 8} {
 		t.Run(fmt.Sprint(nodes), func(t *testing.T) {
 			run := flashCrowd(nodes, 8<<20, 12_500_000, 500*time.Microsecond)
-			r := playVirtual(t, run)
+			r := playVirtual(t, run, nil)
 			r.check(t, run)
 			if r.Makespan < r.Optimum/2 || r.Makespan > 5*r.Optimum {
 				t.Errorf("it took %.2f s; no more than %.2f were needed", r.Makespan, r.Optimum)
