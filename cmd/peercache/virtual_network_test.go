@@ -41,10 +41,10 @@ type virtualNetwork struct {
 
 // Hosts are numbered: the origin is the first, the nodes follow.
 const (
-	originHost = 0
-	firstNode  = 1
-	maxHosts   = 1 << 16
-	peerPort   = 5051
+	originHost   = 0
+	firstNode    = 1
+	maxHosts     = 1 << 16
+	peerPort     = 5051
 	registryPort = 80
 )
 

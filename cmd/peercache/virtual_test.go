@@ -6,15 +6,23 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/peercache/peercache/simulation/scenario"
+	"github.com/peercache/peercache/simulation/scenarios"
 )
 
-var virtualDHT = flag.String("virtual.dht", "", "measure the DHT of `NODES,LATENCY` with TestVirtualDHT")
+var (
+	virtualScenario = flag.String("virtual.scenario", "", "run the `SCENARIO` with TestVirtualScenario: a name of the library, or a file")
+	virtualNodes    = flag.Int("virtual.nodes", 0, "with as many `NODES`; 0: as it says")
+	virtualSeed     = flag.Uint64("virtual.seed", 1, "with this `SEED`")
+	virtualDHT      = flag.String("virtual.dht", "", "measure the DHT of `NODES,LATENCY` with TestVirtualDHT")
+)
 
 // flashCrowd is a run: all nodes pull one image at once. rate is of each link, in
 // bytes a second.
@@ -99,4 +107,83 @@ func TestVirtualFlashCrowd(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What goes wrong in the middle of a pull costs time, and no client its image.
+func TestVirtualFaults(t *testing.T) {
+	const size = 12 << 20 // a second at full speed
+	for _, test := range []struct {
+		name   string
+		fault  scenario.Fault
+		egress int64
+		saw    func(r *virtualResult) bool // that the fault was there
+	}{
+		{"coordinator dies", scenario.Fault{Kind: scenario.Crash, Role: scenario.Coordinator, At: 300 * time.Millisecond}, 2_020_000,
+			func(r *virtualResult) bool { return r.Excused == 1 && r.Done == 5 }},
+		{"fetcher dies and is back", scenario.Fault{Kind: scenario.Crash, Role: scenario.Fetcher, At: 300 * time.Millisecond, Restart: 2 * time.Second}, 2_020_000,
+			func(r *virtualResult) bool { return slices.Max(r.Completion) > 2 && r.EgressBytes > size }},
+		{"node leaves", scenario.Fault{Kind: scenario.Drain, Nodes: []int{4}, At: 300 * time.Millisecond, Notice: 100 * time.Millisecond, Restart: time.Second}, 2_020_000,
+			func(r *virtualResult) bool { return r.Completion[4] > 1.4 }},
+		{"two halves", scenario.Fault{Kind: scenario.Partition, Nodes: []int{0, 1, 2}, At: 100 * time.Millisecond, For: 8 * time.Second}, 2_020_000,
+			func(r *virtualResult) bool { return r.EgressBytes > size }},
+		{"origin out", scenario.Fault{Kind: scenario.OriginOutage, At: 300 * time.Millisecond, For: 2 * time.Second}, 1_100_000,
+			func(r *virtualResult) bool { return slices.Max(r.Completion) > 2 }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			run := flashCrowd(6, size, 12_500_000, 500*time.Microsecond)
+			run.Faults = []scenario.Fault{test.fault}
+			run.Limits.Egress = test.egress
+			for i := range run.Pulls {
+				run.Pulls[i].Retries = 5
+			}
+			r := playVirtual(t, run, nil)
+			r.check(t, run)
+			if !test.saw(r) {
+				t.Errorf("as if nothing had happened: %+v", r)
+			}
+		})
+	}
+}
+
+// What cannot be done with real nodes is refused, and named.
+func TestVirtualRefuses(t *testing.T) {
+	for want, change := range map[string]func(*scenario.Run){
+		`fault 0: "bit-rot"`:               func(r *scenario.Run) { r.Faults = []scenario.Fault{{Kind: scenario.Rot}} },
+		`fault 0: "clock-skew"`:            func(r *scenario.Run) { r.Faults = []scenario.Fault{{Kind: scenario.ClockSkew}} },
+		"rack 0":                           func(r *scenario.Run) { r.Racks[0].Up = 1 },
+		"zone 0":                           func(r *scenario.Run) { r.Zones[0].Down = 1 },
+		"node 1: its disk":                 func(r *scenario.Run) { r.Nodes[1].Disk = 1 },
+		"origin: every node may read from": func(r *scenario.Run) { r.Origin.Readers = 1 },
+	} {
+		run := flashCrowd(2, 1<<20, 1<<20, 0)
+		if err := virtualRefuses(run); err != nil {
+			t.Errorf("a plain run: %v", err)
+		}
+		change(run)
+		if err := virtualRefuses(run); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want one with %q", err, want)
+		}
+	}
+}
+
+// Any scenario, with real nodes: one of the library, or a file.
+//
+//	go test ./cmd/peercache -run TestVirtualScenario -v -args -virtual.scenario virtual-50 -virtual.nodes 200
+func TestVirtualScenario(t *testing.T) {
+	if *virtualScenario == "" {
+		t.Skip("takes -virtual.scenario")
+	}
+	file, data, err := scenarios.Open(*virtualScenario)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := scenario.Parse(file, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, err := s.Expand(*virtualSeed, *virtualNodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	playVirtual(t, run, nil).check(t, run)
 }
