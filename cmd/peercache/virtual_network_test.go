@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
 	"github.com/marcopolo/simnet"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/quic-go/quic-go"
 	"go.uber.org/fx"
 )
@@ -35,6 +37,7 @@ type virtualNetwork struct {
 	delay func(from, to int) time.Duration
 
 	mu     sync.Mutex // also guards packets.NewEndpoint, which is not safe
+	hosts  []*virtualHost
 	random *rand.Rand
 	lost   func(from, to int) int // parts in a million of the packets between two hosts, under mu
 }
@@ -73,8 +76,10 @@ func (v *virtualNetwork) loses(from, to int) bool {
 
 func hostIP(number int) net.IP { return net.IPv4(10, 1, byte(number>>8), byte(number)).To16() }
 
-func hostOf(a net.Addr) int {
-	ip := a.(*net.UDPAddr).IP.To4()
+func hostOf(a net.Addr) int { return hostOfIP(a.(*net.UDPAddr).IP) }
+
+func hostOfIP(ip net.IP) int {
+	ip = ip.To4()
 	return int(ip[2])<<8 | int(ip[3])
 }
 
@@ -86,8 +91,14 @@ type virtualHost struct {
 
 	mu    sync.Mutex
 	dead  bool
-	conns map[interface{ abort() }]bool // that are open
-	quic  *quicreuse.ConnManager        // of the node that runs here
+	conns map[virtualEnd]bool    // that are open
+	quic  *quicreuse.ConnManager // of the node that runs here
+}
+
+// virtualEnd is a host's end of a connection.
+type virtualEnd interface {
+	abort()      // breaks it, for both
+	remote() int // the other host
 }
 
 // unlimited is a rate that nothing in a test comes near, in bytes a second.
@@ -101,10 +112,14 @@ func (v *virtualNetwork) addHost(number int, up, down int64) *virtualHost {
 		}
 		return simnet.LinkSettings{BitsPerSecond: int(8 * rate)}
 	}
-	return &virtualHost{
-		on: v, number: number, conns: map[interface{ abort() }]bool{},
+	h := &virtualHost{
+		on: v, number: number, conns: map[virtualEnd]bool{},
 		link: simnet.NodeBiDiLinkSettings{Uplink: settings(up), Downlink: settings(down)},
 	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.hosts = append(v.hosts, h)
+	return h
 }
 
 // endpoint is where packets of the host leave and arrive.
@@ -134,19 +149,36 @@ func (h *virtualHost) isDead() bool {
 	return h.dead
 }
 
-// die has the host fall silent. Its peers' connections break, as those of a process
-// that is killed do: its kernel says so.
+// die has the host fall silent at once, as a process that is killed does: whoever runs
+// there may not even tell that it loses its connections. Its peers' ends of them break, as
+// where its kernel resets them.
 func (h *virtualHost) die() {
 	h.mu.Lock()
-	conns := h.conns
-	h.conns = map[interface{ abort() }]bool{}
+	h.dead, h.conns = true, map[virtualEnd]bool{}
 	h.mu.Unlock()
-	for c := range conns {
-		c.abort()
+	h.on.mu.Lock()
+	others := slices.Clone(h.on.hosts)
+	h.on.mu.Unlock()
+	for _, o := range others {
+		for _, end := range o.ends(func(remote int) bool { return remote == h.number }) {
+			end.abort()
+		}
 	}
+}
+
+// ends are the host's ends of open connections to some hosts. They are not counted
+// among the open ones any more.
+func (h *virtualHost) ends(to func(remote int) bool) []virtualEnd {
 	h.mu.Lock()
-	h.dead = true
-	h.mu.Unlock()
+	defer h.mu.Unlock()
+	var ends []virtualEnd
+	for c := range h.conns {
+		if to(c.remote()) {
+			ends = append(ends, c)
+			delete(h.conns, c)
+		}
+	}
+	return ends
 }
 
 // revive lets something new run on the host.
@@ -156,13 +188,13 @@ func (h *virtualHost) revive() {
 	h.mu.Unlock()
 }
 
-func (h *virtualHost) opened(c interface{ abort() }) {
+func (h *virtualHost) opened(c virtualEnd) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.conns[c] = true
 }
 
-func (h *virtualHost) ended(c interface{ abort() }) {
+func (h *virtualHost) ended(c virtualEnd) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.conns, c)
@@ -270,6 +302,14 @@ func (c *virtualConn) CloseWithError(code libp2pnet.ConnErrorCode) error {
 
 func (c *virtualConn) abort() { _ = c.CapableConn.CloseWithError(0) }
 
+func (c *virtualConn) remote() int {
+	a, err := manet.ToNetAddr(toTCP(c.CapableConn.RemoteMultiaddr()))
+	if err != nil {
+		panic(err) // of an address that is one
+	}
+	return hostOfIP(a.(*net.TCPAddr).IP)
+}
+
 func translate(a ma.Multiaddr, format string) ma.Multiaddr {
 	m, err := ma.NewMultiaddr(fmt.Sprintf(format, a[0].Value(), a[1].Value()))
 	if err != nil {
@@ -315,6 +355,7 @@ type streamConn struct {
 func (c *streamConn) LocalAddr() net.Addr  { return c.conn.LocalAddr() }
 func (c *streamConn) RemoteAddr() net.Addr { return c.conn.RemoteAddr() }
 func (c *streamConn) abort()               { _ = c.conn.CloseWithError(1, "") }
+func (c *streamConn) remote() int          { return hostOf(c.conn.RemoteAddr()) }
 
 func (c *streamConn) Close() error {
 	c.host.ended(c)

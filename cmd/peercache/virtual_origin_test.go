@@ -228,17 +228,8 @@ func (o *virtualOrigin) set(faults []*scenario.Fault) {
 	o.mu.Lock()
 	o.faults = faults
 	o.mu.Unlock()
-	o.host.mu.Lock()
-	var cut []interface{ abort() }
-	for c := range o.host.conns {
-		if o.lasting(scenario.OriginOutage, hostOf(c.(*streamConn).RemoteAddr())-firstNode) != nil {
-			cut = append(cut, c)
-			delete(o.host.conns, c)
-		}
-	}
-	o.host.mu.Unlock()
-	for _, c := range cut {
-		c.abort()
+	for _, end := range o.host.ends(func(remote int) bool { return o.lasting(scenario.OriginOutage, remote-firstNode) != nil }) {
+		end.abort()
 	}
 }
 
