@@ -52,8 +52,9 @@ type virtualPull struct {
 	lastError          error
 }
 
-// virtualSettling is how long the nodes have to find one another before the run begins.
-const virtualSettling = 30 * time.Second
+// The nodes have virtualMeeting to find one another before the run begins. When they have,
+// virtualSettling is for what they do then: look themselves up, and tell each other apart.
+const virtualMeeting, virtualSettling = time.Minute, 5 * time.Second
 
 // virtualRefuses says what of a run real nodes in virtual time cannot do.
 func virtualRefuses(run *scenario.Run) error {
@@ -109,7 +110,7 @@ func runVirtual(run *scenario.Run, origin *virtualOrigin, dir string, log *slog.
 	if err := v.makeNodes(dir); err != nil {
 		return nil, err
 	}
-	defer v.each(func(n *virtualNode) error { n.leave(true); return nil })
+	defer v.leave()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer v.work.Wait()
 	defer cancel()
@@ -122,8 +123,7 @@ func runVirtual(run *scenario.Run, origin *virtualOrigin, dir string, log *slog.
 	}); err != nil {
 		return nil, err
 	}
-	time.Sleep(virtualSettling)
-	if err := v.met(); err != nil {
+	if err := v.meet(); err != nil {
 		return nil, err
 	}
 	if before != nil {
@@ -184,22 +184,40 @@ func (v *virtualRun) each(f func(*virtualNode) error) error {
 	return errors.Join(errs...)
 }
 
-// met fails if a node has found too few others.
-func (v *virtualRun) met() error {
+// meet waits until all nodes have found enough others.
+func (v *virtualRun) meet() error {
 	there := 0
-	for i := range v.nodes {
-		if v.run.Nodes[i].Joins == 0 {
+	for _, n := range v.run.Nodes {
+		if n.Joins == 0 {
 			there++
 		}
 	}
-	for i, n := range v.nodes {
-		if node := n.running(); node != nil {
-			if peers := len(node.host.Peers()); peers < min(there-1, 16) {
-				return fmt.Errorf("node %d has found %d of %d others within %s", i, peers, there-1, virtualSettling)
+	enough := min(there-1, 32)
+	for start := time.Now(); ; {
+		lonely, peers := -1, 0
+		for i, n := range v.nodes {
+			if node := n.running(); node != nil {
+				if peers = len(node.host.Peers()); peers < enough {
+					lonely = i
+					break
+				}
 			}
 		}
+		if lonely < 0 {
+			time.Sleep(virtualSettling)
+			return nil
+		}
+		if time.Since(start) > virtualMeeting {
+			return fmt.Errorf("node %d has found %d of %d others within %s", lonely, peers, there-1, virtualMeeting)
+		}
+		time.Sleep(time.Second)
 	}
-	return nil
+}
+
+// leave ends all nodes. Nobody hears of the others' end, which would keep them busy.
+func (v *virtualRun) leave() {
+	v.net.lose(func(int, int) int { return 1e6 })
+	_ = v.each(func(n *virtualNode) error { n.leave(true); return nil })
 }
 
 // begin is the run itself: until every pull is over, or its time is.
