@@ -28,7 +28,7 @@ var explore = struct {
 	originRate: flag.String("origin-rate", "0", "Mbit/s of the origin's link, 0 for that of a node"),
 	manifest:   flag.String("manifest", "0", "bytes of the manifest, 0 for none"),
 	degree:     flag.String("degree", "0", "peers at the start in large clusters"),
-	sharing:    flag.String("sharing", "maxmin", "maxmin or equal"),
+	sharing:    flag.String("sharing", "auto", "auto, maxmin, leveled or equal"),
 	kill:       flag.String("kill", "", "coordinator, fetcher, or a percentage of the nodes"),
 	bad:        flag.String("bad", "", "corrupt, forge, stall or mute, by commas: a node each, from node 1 on"),
 	verify:     flag.String("verify", "member", "member or strict"),
@@ -107,9 +107,11 @@ func exploreCrowd(t *testing.T) crowd {
 		origin: int64(exploreNumber(t, *explore.originRate)) * mbit, manifest: int64(exploreNumber(t, *explore.manifest)),
 		latency: *explore.latency, retries: *explore.retries, stagger: *explore.stagger, limit: *explore.limit}
 	w.opt.degree = exploreNumber(t, *explore.degree)
-	if *explore.sharing == "maxmin" {
-		w.opt.Sharing = MaxMin
+	sharing, ok := map[string]Sharing{"auto": AutoShare, "maxmin": MaxMin, "leveled": LeveledShare, "equal": EqualShare}[*explore.sharing]
+	if !ok {
+		t.Fatalf("no such sharing: %s", *explore.sharing)
 	}
+	w.opt.Sharing = sharing
 	w.opt.Tune = func(_ int, p *policy.Config) {
 		if *explore.verify == "strict" {
 			p.Verify = policy.VerifyStrict
