@@ -80,7 +80,7 @@ func TestHostileMember(t *testing.T) {
 					count++
 					n := []int{0, 1, 23, 24, 25, 100, chunkindex.MaxChunks}[rng.IntN(7)]
 					m := policy.Message{
-						Kind: policy.MessageKind(1 + rng.IntN(int(policy.MsgCooldown))), Blob: d,
+						Kind: policy.MessageKind(1 + rng.IntN(int(policy.MsgFree))), Blob: d,
 						Size:  []int64{-1, 0, 1, 20 * mib, 20*mib + 1, chunkindex.MaxBlobSize}[rng.IntN(6)],
 						Small: rng.IntN(4) == 0, Want: rng.IntN(2) == 0, Reply: rng.IntN(2) == 0,
 						Chunk: []int{0, 5, 22, 23, 24, 1 << 20}[rng.IntN(6)], N: []int{0, 1, 23, 24, 1 << 20}[rng.IntN(5)],

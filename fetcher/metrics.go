@@ -59,7 +59,7 @@ var messageNames = [...]string{
 	policy.MsgState: "state", policy.MsgHave: "have", policy.MsgLeave: "leave", policy.MsgAsk: "ask",
 	policy.MsgGrant: "grant", policy.MsgGiveBack: "give_back", policy.MsgRedirect: "redirect",
 	policy.MsgPeers: "peers", policy.MsgPing: "ping", policy.MsgPong: "pong",
-	policy.MsgAskSums: "ask_sums", policy.MsgSums: "sums", policy.MsgJoin: "join", policy.MsgCooldown: "cooldown",
+	policy.MsgAskSums: "ask_sums", policy.MsgSums: "sums", policy.MsgJoin: "join", policy.MsgCooldown: "cooldown", policy.MsgFree: "free",
 	frameAddresses: "addresses",
 }
 

@@ -54,7 +54,7 @@ func absurd(kind MessageKind, d digest.Digest, size int64) (ms []Message) {
 // those who pull beside it neither the pull nor memory: what is not about the
 // blob is ignored, and what it promised and does not have is had elsewhere.
 func TestAbsurdMessages(t *testing.T) {
-	for kind := MsgState; kind <= MsgCooldown; kind++ {
+	for kind := MsgState; kind <= MsgFree; kind++ {
 		t.Run(fmt.Sprint("kind ", kind), func(t *testing.T) {
 			for _, when := range []string{"before the pull", "in the pull"} {
 				w := newWorld(t, 4, nil)
@@ -100,7 +100,7 @@ func TestAbsurdMessages(t *testing.T) {
 // a blob may be, leave a bounded number of them, for a bounded time, and what
 // they say costs bounded memory.
 func TestFloodOfBlobs(t *testing.T) {
-	for kind := MsgState; kind <= MsgCooldown; kind++ {
+	for kind := MsgState; kind <= MsgFree; kind++ {
 		t.Run(fmt.Sprint("kind ", kind), func(t *testing.T) {
 			w := newWorld(t, 2, nil)
 			n, evil := w.nodes[0], w.nodes[1]

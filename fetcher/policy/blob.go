@@ -44,6 +44,7 @@ type blob struct {
 	// cameAt is when each chunk was stored, kept where verification is strict.
 	cameAt []Time
 	live   []*transfer // under way, oldest first
+	latest ID          // of its transfers
 	// vouched holds what another holder says a chunk hashes to.
 	vouched map[int]vouch
 	// late holds what the origin said of a chunk while it was being stored.
@@ -64,6 +65,9 @@ type blob struct {
 
 	readers []*reader
 	turn    int // whose reader is served next
+	// rareTurn: the next chunk is chosen for its readers, the one after that for the
+	// swarm, and so on.
+	rareTurn bool
 	// whole: the whole blob is wanted, not just what readers ask for next.
 	whole   bool
 	sources []*source

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"encoding/binary"
 	"math/rand/v2"
 	"slices"
@@ -27,13 +28,10 @@ type Core struct {
 	order []*blob // the same, oldest first
 	held  map[digest.Digest]holding
 
-	readers map[ID]*reader
-	// transfers and reads are few, and in the order of their IDs. unanswered counts
-	// the transfers that the peer has not said yet that it will serve.
-	transfers  []*transfer
-	reads      []*originRead
-	unanswered int
-	lastID     ID
+	readers   map[ID]*reader
+	transfers []*transfer // few, in the order of their IDs
+	reads     []*originRead
+	lastID    ID
 	// inFlight is the number of bytes of chunks that transfers and origin reads
 	// may hold in memory.
 	inFlight int64
@@ -44,13 +42,15 @@ type Core struct {
 
 	// uploads, which the core admits, and whom it served lately
 	uploads    []upload
+	waiting    []waiter // longest first
 	handed     [maxHanded]handed
 	nextHanded int
 
-	// what has been measured: bytes a second in and out, the usual round trip to
-	// those that chunks come from, how long the latest transfers took
-	received, sent           pace
+	// what has been measured: the time of a chunk on this node's link, in and out; the
+	// time in which peers usually answer; how long the latest transfers took
+	received, sent           times
 	rtt                      Time
+	lastBytes                Time // when a peer last sent some bytes
 	transferTimes, sendTimes times
 	// all is what was received from peers, seconds the part of it that was asked of
 	// two at once.
@@ -59,7 +59,7 @@ type Core struct {
 
 	// scratch: of findFree; of missing; of what exists and what of it an asker lacks
 	free                   []*neighbour
-	window, ahead, within  chunkindex.Bitfield
+	window, beyond, within chunkindex.Bitfield
 	served, need           chunkindex.Bitfield
 	existing, unmet, asked chunkindex.Bitfield
 
@@ -178,8 +178,8 @@ func (c *Core) newID() ID {
 	return c.lastID
 }
 
-// shareOut gives what became free to the blobs that have least under way, so that
-// no client starves behind the others.
+// shareOut gives what became free to the blobs that have least under way, and of those
+// to the one whose turn was longest ago, so that no client starves behind the others.
 func (c *Core) shareOut() {
 	if len(c.order) == 1 {
 		if b := c.order[0]; b.wanting() {
@@ -193,7 +193,9 @@ func (c *Core) shareOut() {
 			wanting = append(wanting, b)
 		}
 	}
-	slices.SortStableFunc(wanting, func(x, y *blob) int { return c.underWay(x) - c.underWay(y) })
+	slices.SortStableFunc(wanting, func(x, y *blob) int {
+		return cmp.Or(c.underWay(x)-c.underWay(y), cmp.Compare(x.latest, y.latest))
+	})
 	for _, b := range wanting {
 		c.advance(b)
 	}

@@ -197,11 +197,21 @@ func (c *Core) nextGrant(b *blob, within run) (*asker, run) {
 	}
 	r := run{low, low + 1, c.cfg.Self}
 	end := min(b.stripeEnd(low), within.end)
+	if len(b.coord.askers) > 1 && within.end == b.n {
+		// The last runs get shorter, so that all of them end at about the same time:
+		// each of k that ask takes a k-th of the rest (Polychronopoulos and Kuck,
+		// "Guided self-scheduling", 1987).
+		rest, k := c.lacks(b, best).CountIn(low, b.n), max(b.coord.width.now, 1)
+		end = min(end, low+max(leastRun, (rest+k-1)/k))
+	}
 	for r.end < end && best.want.Has(r.end) && !c.exists(b, r.end, best) {
 		r.end++
 	}
 	return best, r
 }
+
+// leastRun is how many chunks a run has at least, where so many are left.
+const leastRun = 4
 
 // granted counts the grants that a node holds.
 func (k *coordinator) granted(a *asker) int {

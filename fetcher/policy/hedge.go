@@ -23,7 +23,11 @@ func (c *Core) hedge(b *blob) {
 			// But not for ever: others may get what this reader does not wait for.
 			since = max(since, min(b.progress, r.since.Add(c.cfg.Patience/2)))
 		case b.busy[i] == 0 && !c.servable(b, i):
-			since, patience = max(since, min(b.progress, r.since.Add(c.cfg.Patience/2))), c.cfg.Standstill
+			since, patience = max(since, min(b.progress, r.since.Add(c.cfg.Patience/2))), c.standstill()
+		case c.now < c.lastBytes.Add(c.cfg.Standstill):
+			// Peers have it, and what they send of other blobs fills this node's link:
+			// the origin's bytes would come no sooner.
+			patience *= 2
 		}
 		if c.reached(b, since.Add(patience)) && c.roomForRead(b, c.cfg.LoneReads, c.cfg.OriginReads) {
 			c.count(CountHedge, 1)

@@ -63,6 +63,9 @@ const (
 	// MsgCooldown: Origin asked to be left alone; nobody should ask it for Wait
 	// from now on. Status is what it said.
 	MsgCooldown
+	// MsgFree: the sender, which refused the receiver a chunk because it was sending
+	// enough, has room now. It keeps it for nobody.
+	MsgFree
 )
 
 // MaxSums bounds the sums in one message.

@@ -287,6 +287,9 @@ func (c *Core) message(from chunkindex.NodeID, m *Message) {
 		c.heardCooldown(b, from, m)
 	case MsgSums:
 		c.heardSums(b, n, m)
+	case MsgFree:
+		c.heardFree(b, p)
+		return
 	case MsgPong:
 	default:
 		c.count(CountIgnored, 1)

@@ -5,49 +5,29 @@ import (
 	"time"
 )
 
-// pace measures how many bytes a second pass, as an average over the last
-// seconds. The zero pace has measured nothing.
-type pace struct {
-	rate  int64 // bytes a second, 0 unknown
-	bytes int64
-	since Time
-}
-
-const (
-	paceWindow = 200 * time.Millisecond
-	paceIdle   = 2 * time.Second
-)
-
-func (p *pace) add(now Time, n int64) {
-	if p.since == 0 || now > p.since.Add(paceIdle) {
-		// A pause says nothing about the rate.
-		p.since, p.bytes = max(now, 1), 0
-		return
-	}
-	p.bytes += n
-	d := int64(now - p.since)
-	if d < int64(paceWindow) {
-		return
-	}
-	// Both factors fit: at most 2 s of at most 1 TB/s, in units of 1 KiB.
-	rate := (p.bytes >> 10) * int64(time.Second) / d << 10
-	if p.rate == 0 {
-		p.rate = rate
-	} else {
-		p.rate = (p.rate + rate) / 2
-	}
-	p.since, p.bytes = now, 0
-}
-
-// ahead is how many chunks pass in the time d, doubled: so many must be on their
-// way for the link never to wait for the next request.
-func (p *pace) ahead(d time.Duration, length int64) int {
-	return int(2 * (p.rate >> 10) * int64(d) / int64(time.Second) << 10 / length)
-}
-
 // pipeline is the time between a chunk's end and the first byte of the one that
 // is asked for next, beside the network's: the loop, the peer's loop, both disks.
 const pipeline = 10 * time.Millisecond
+
+// ahead is how many more chunks than otherwise must be on their way for a link not to
+// wait for the next request, by the link's time for a chunk and by how long a peer takes
+// to answer: between two chunks lie up to two such times, one for what is said (MsgFree)
+// or asked in vain (BUSY), one for the request.
+//
+// What counts is the link's time for a chunk, not a measured rate: nodes that have too
+// little on its way see a low rate, which would keep them there. And it is one number for
+// both directions: where nodes ask for more than nodes send, most is asked in vain.
+func (c *Core) ahead(length int64) int {
+	in, out := int64(c.received.median(length)), int64(c.sent.median(length))
+	unit := min(in, out)
+	if unit == 0 {
+		unit = max(in, out)
+	}
+	if unit == 0 {
+		return 0
+	}
+	return int((5*int64(pipeline+2*time.Duration(c.rtt))/4 + unit/2) / unit)
+}
 
 // times remembers how long the latest chunks took. The zero times remembers none.
 type times struct {

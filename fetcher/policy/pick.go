@@ -47,7 +47,7 @@ func (c *Core) findWindow(b *blob) {
 	if w.Count() <= c.cfg.Window {
 		return
 	}
-	all := &c.ahead
+	all := &c.beyond
 	all.Reset(b.n)
 	all.Union(*w)
 	w.Truncate(c.cfg.Window)

@@ -138,6 +138,13 @@ func (b *blob) head(r *reader) (chunk int, waiting bool) {
 	return b.layout.At(r.sent), r.pos >= r.sent
 }
 
+// pressed reports whether a reader has not had a byte yet, or none for long.
+func (c *Core) pressed(b *blob) bool {
+	return slices.ContainsFunc(b.readers, func(r *reader) bool {
+		return r.sent == r.off || c.now >= r.since.Add(c.cfg.Standstill)
+	})
+}
+
 // release gives readers the bytes that they may have, and gives up on readers
 // that cannot be served.
 func (c *Core) release(b *blob) {

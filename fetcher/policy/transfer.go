@@ -17,11 +17,10 @@ type transfer struct {
 	last    Time // when a byte last came
 	got     int64
 	cost    int64
-	urgent  bool
-	// second: the chunk is on its way from somebody else as well; served: the peer
-	// said that it will send it.
-	second, served bool
-	dead           bool
+	second  bool // the chunk is on its way from somebody else as well
+	dead    bool
+	// answered is when the peer said something to it, 0 if it has not.
+	answered Time
 }
 
 // transfer returns the transfer under way with that ID, nil if there is none.
@@ -94,20 +93,12 @@ func (c *Core) fetchPeers(b *blob) {
 		return
 	}
 	for c.hasSlot(b) {
-		urgent, rare := 0, 0
-		for _, t := range b.live {
-			if t.urgent {
-				urgent++
-			} else {
-				rare++
-			}
-		}
-		i, n, wasUrgent := -1, (*neighbour)(nil), false
+		i, n := -1, (*neighbour)(nil)
 		if c.findFree(b) {
-			if urgent <= rare {
+			if b.rareTurn = !b.rareTurn; !b.rareTurn || c.pressed(b) {
 				i, n = c.pickUrgent(b)
 			}
-			if wasUrgent = n != nil; !wasUrgent {
+			if n == nil {
 				i, n = c.pickRare(b)
 			}
 		}
@@ -117,7 +108,7 @@ func (c *Core) fetchPeers(b *blob) {
 		if n == nil {
 			return
 		}
-		c.startTransfer(b, i, n, wasUrgent)
+		c.startTransfer(b, i, n)
 	}
 }
 
@@ -146,16 +137,12 @@ func (c *Core) watchTransfers(b *blob) {
 // link, and a few in any case. More would not bring more bytes, and each would
 // come later, and later be of use to others.
 func (c *Core) hasSlot(b *blob) bool {
-	slots := c.cfg.MinTransfers + c.received.ahead(pipeline+time.Duration(c.rtt), b.cost())
+	slots := c.cfg.MinTransfers + c.ahead(b.cost())
 	// What the origin sends is nowhere else: it goes first.
-	reading := false
 	for _, r := range c.reads {
 		if r.last != 0 && c.now < r.last.Add(c.cfg.TransferStall) {
-			slots, reading = slots-readCost, true
+			slots -= readCost
 		}
-	}
-	if !reading && c.unanswered > 0 {
-		slots++ // what is on its way to a peer, or is refused there, fills no link
 	}
 	slots = max(slots, 1)
 	return len(c.transfers) < min(slots, c.cfg.Transfers) &&
@@ -163,24 +150,20 @@ func (c *Core) hasSlot(b *blob) bool {
 }
 
 // readCost is how many transfers fewer a node begins for each origin read.
-const readCost = 3
+const readCost = 1
 
-func (c *Core) startTransfer(b *blob, i int, n *neighbour, urgent bool) {
+func (c *Core) startTransfer(b *blob, i int, n *neighbour) {
 	off, length := b.chunkBytes(i)
 	cost := b.cost()
 	if !b.small {
 		cost = length
 	}
-	t := &transfer{id: c.newID(), b: b, from: n.p, chunk: i, started: c.now, last: c.now, cost: cost, urgent: urgent,
+	t := &transfer{id: c.newID(), b: b, from: n.p, chunk: i, started: c.now, last: c.now, cost: cost,
 		second: b.busy[i]&byTransfer != 0}
 	c.transfers = append(c.transfers, t)
-	c.unanswered++
-	b.live = append(b.live, t)
+	b.live, b.latest = append(b.live, t), t.id
 	n.p.transfers++
 	c.inFlight += t.cost
-	if n.p.rtt > 0 {
-		c.rtt = (3*c.rtt + n.p.rtt) / 4
-	}
 	b.begin(i, byTransfer)
 	b.wake(c.now.Add(c.cfg.AskTimeout))
 	c.emit(Effect{Kind: EfTransfer, ID: t.id, Blob: b.id, Peer: n.id, Chunk: i,
@@ -190,9 +173,6 @@ func (c *Core) startTransfer(b *blob, i int, n *neighbour, urgent bool) {
 // cancelTransfer ends a transfer; its terminal event is still to come.
 func (c *Core) cancelTransfer(t *transfer) {
 	c.emit(Effect{Kind: EfCancelTransfer, ID: t.id})
-	if !t.served && !t.dead {
-		c.unanswered--
-	}
 	t.dead = true
 	t.b.lose(t)
 }
@@ -206,11 +186,30 @@ func (b *blob) lose(t *transfer) {
 	}
 }
 
-func (c *Core) transferProgress(t *transfer, n int64) {
-	if !t.served && !t.dead {
-		c.unanswered--
+// answered takes the time in which a peer answers a request, whatever it says: so
+// long does a slot stand empty between two chunks.
+func (c *Core) answered(t *transfer) {
+	if t.answered == 0 {
+		t.answered = c.now
+		t.from.roundTrip(c.now, t.started)
+		c.rtt = (7*c.rtt + c.now - t.started) / 8
 	}
-	t.last, t.served = c.now, true
+}
+
+// arriving is how many transfers bring bytes.
+func (c *Core) arriving() int {
+	n := 0
+	for _, t := range c.transfers {
+		if t.answered != 0 && !t.dead {
+			n++
+		}
+	}
+	return n
+}
+
+func (c *Core) transferProgress(t *transfer, n int64) {
+	c.answered(t)
+	t.last, c.lastBytes = c.now, c.now
 	t.got += n
 	t.from.heard, t.from.pinged, t.from.silent = c.now, 0, false
 }
@@ -235,9 +234,6 @@ const corruptFault = 4
 func (c *Core) transferEnded(t *transfer, ev Event) {
 	b := t.b
 	c.transfers = slices.DeleteFunc(c.transfers, func(o *transfer) bool { return o == t })
-	if !t.served && !t.dead {
-		c.unanswered--
-	}
 	t.from.transfers--
 	c.inFlight -= t.cost
 	c.freed = true
@@ -267,6 +263,7 @@ func (c *Core) transferEnded(t *transfer, ev Event) {
 	case ev.Fault == FaultGone:
 		b.clearBit(n, t.chunk)
 	case ev.Fault == FaultBusy:
+		c.answered(t)
 		c.refusedBy(b, n, ev.Peers)
 	case ev.Fault == FaultCorrupt:
 		// Small blobs only: what came over this peer's own connection is
@@ -287,17 +284,19 @@ func (c *Core) transferred(t *transfer, n int64) {
 	p := t.from
 	p.heard, p.pinged, p.silent = c.now, 0, false
 	p.refusals, p.busy = 0, 0
-	c.received.add(c.now, n)
+	if t.answered != 0 {
+		c.received.add((c.now-t.answered)/Time(c.arriving()+1), n)
+	}
 	c.all += n
 	c.transferTimes.add(c.now-t.started, n)
 }
 
-// refusedBy passes over a peer that is busy for about as long as it takes it to
-// send something, and turns to those that it names.
+// refusedBy passes over a peer that is busy until it says that there is room, or for
+// about as long as it takes it to send something, and turns to those that it names.
 func (c *Core) refusedBy(b *blob, n *neighbour, others []chunkindex.NodeID) {
 	c.count(CountBusy, 1)
-	pause := max(c.transferTimes.median(b.cost())/4, minBusy)
-	n.p.busy = c.now.Add(min(pause<<min(n.p.refusals, 3), c.cfg.AskTimeout))
+	pause := max(c.transferTimes.median(b.cost()), minBusy)
+	n.p.busy = c.now.Add(min(pause<<min(n.p.refusals, 3), 2*c.cfg.AskTimeout))
 	if n.p.refusals++; n.p.refusals%refusalsBorne == 0 {
 		// Perhaps it never serves; others, and the origin, may be asked meanwhile.
 		n.shy = c.now.Add(2 * c.cfg.AskTimeout)

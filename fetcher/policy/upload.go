@@ -48,10 +48,12 @@ func (c *Core) upload(ev Event) {
 	u := upload{ev.ID, p, ev.Blob, small, !small && ev.Chunk < headChunks, c.now}
 	if !c.admits(&u) {
 		c.count(CountRefused, 1)
+		c.keepWaiting(p, ev.Blob)
 		c.emit(Effect{Kind: EfBusy, ID: ev.ID, Peer: ev.Peer, Blob: ev.Blob, Peers: c.alternatives(ev)})
 		return
 	}
 	c.uploads = append(c.uploads, u)
+	c.stopWaiting(p)
 	c.handed[c.nextHanded] = handed{ev.Blob, ev.Chunk, p}
 	c.nextHanded = (c.nextHanded + 1) % maxHanded
 	c.emit(Effect{Kind: EfServe, ID: ev.ID, Peer: ev.Peer, Blob: ev.Blob})
@@ -112,7 +114,7 @@ const slowUpload = 4
 
 // uploadSlots is how many chunks of a length this node sends at once.
 func (c *Core) uploadSlots(length int64) int {
-	return min(c.cfg.MinUploads+c.sent.ahead(pipeline, length), c.cfg.Uploads)
+	return min(c.cfg.MinUploads+c.ahead(length), c.cfg.Uploads)
 }
 
 // chunkLength is the usual length of a blob's chunks.
@@ -155,7 +157,8 @@ func (c *Core) uploaded(id ID, n int64) {
 	if i < 0 {
 		return
 	}
-	c.sent.add(c.now, n)
+	c.sent.add((c.now-c.uploads[i].started)/Time(len(c.uploads)), n)
 	c.sendTimes.add(c.now-c.uploads[i].started, n)
 	c.uploads = slices.Delete(c.uploads, i, i+1)
+	c.tellWaiting()
 }

@@ -69,6 +69,7 @@ var messageFields = map[MessageKind]fields{
 	MsgSums:     fieldRun | fieldSums,
 	MsgJoin:     fieldLabel,
 	MsgCooldown: fieldStatus | fieldWait,
+	MsgFree:     0,
 }
 
 // AppendMessage appends the encoding of m to dst.

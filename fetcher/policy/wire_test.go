@@ -32,6 +32,7 @@ func wireSamples() []Message {
 		{Kind: MsgPeers, Blob: d, Size: -1, N: 500, Peers: []chunkindex.NodeID{{1}, {2}}, Labels: []Label{{}, {7, math.MaxUint32}}},
 		{Kind: MsgJoin, Blob: d, Size: -1, Label: Label{7, 9}},
 		{Kind: MsgCooldown, Blob: d, Size: -1, Status: 429, Wait: 90 * time.Second, Origin: math.MaxInt64},
+		{Kind: MsgFree, Blob: d, Size: -1},
 		{Kind: MsgPing, Blob: d, Size: -1},
 		{Kind: MsgPong, Blob: d, Size: -1},
 		{Kind: MsgAskSums, Blob: d, Size: 70 << 20, Chunk: 0, N: 256},
