@@ -158,7 +158,7 @@ func TestBrokenCoresAreCaught(t *testing.T) {
 				return true
 			}
 		})},
-		"ignores its budget": {by: "memory", run: ruledRun(6, 0), tune: func(_ int, cfg *policy.Config) { cfg.InFlightBytes = 3 * mebi },
+		"ignores its budget": {by: "memory", run: ruledRun(6, 0), tune: func(_ int, cfg *policy.Config) { cfg.InFlightBytes = mebi },
 			newCore: only(one, func(_ *double, cfg *policy.Config) { cfg.InFlightBytes = 48 * mebi })},
 		"grants twice": {by: "one-fetch", run: ruledRun(6, 0), newCore: only(-1, func(d *double, cfg *policy.Config) {
 			var askers []chunkindex.NodeID

@@ -172,7 +172,7 @@ func TestSummary(t *testing.T) {
 
 // Each message that there is has the name that real nodes' metrics give it.
 func TestMessageNames(t *testing.T) {
-	for kind := policy.MsgState; kind <= policy.MsgCooldown; kind++ {
+	for kind := policy.MsgState; kind <= policy.MsgFree; kind++ {
 		if name := messageName(int(kind)); strings.HasPrefix(name, "kind_") {
 			t.Errorf("message %d has no name", kind)
 		}
