@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peercache/peercache/chunkindex"
 	"github.com/peercache/peercache/fetcher/policy"
+	"github.com/peercache/peercache/simulation/scenario"
 )
 
 // lookUps has a node ask for blob 0, and returns what it was told and when.
@@ -107,5 +109,51 @@ func TestAnnouncingTakesTime(t *testing.T) {
 		if found := len(ev.Providers) == 1; found != (i >= 5) {
 			t.Errorf("after %d s: %d providers", i, len(ev.Providers))
 		}
+	}
+}
+
+// A DHT that is stale names those that it knew of when it went so, dead or not.
+func TestStaleDHT(t *testing.T) {
+	r := crowd{nodes: 5, size: mib}.run()
+	r.Nodes[4].Joins = time.Second
+	r.Faults = []scenario.Fault{{Kind: scenario.StaleDHT, Nodes: []int{0}, For: 10 * time.Second},
+		{Kind: scenario.Crash, Nodes: []int{2}}, {Kind: scenario.Drain, Nodes: []int{3}}}
+	c, _ := quiet(t, r)
+	all := func(ids []chunkindex.NodeID) (nodes []int32) {
+		for i := range ids {
+			nodes = append(nodes, c.nodeOf(&ids[i]).index)
+		}
+		slices.Sort(nodes)
+		return nodes
+	}
+	for _, i := range []int32{1, 2, 3} {
+		c.blobs[0].provide(c.now, i, 0, 0)
+	}
+	c.wait(time.Second)
+	c.begin(0)
+	c.wait(time.Second)
+	c.begin(1)
+	c.begin(2)
+	c.join(c.nodes[4], nil)
+	c.blobs[0].provide(c.now, 4, 0, 0)
+	for _, tc := range []struct {
+		asks               int
+		closest, providers []int32
+	}{
+		{0, []int32{0, 1, 2, 3}, []int32{1, 2, 3}},
+		// What a dead node announced stays, what one that left did does not.
+		{1, []int32{0, 1, 4}, []int32{2, 4}},
+	} {
+		ev, _ := lookUps(t, c, tc.asks)
+		if got := all(ev.Closest); !slices.Equal(got, tc.closest) {
+			t.Errorf("node %d is told of %v, want %v", tc.asks, got, tc.closest)
+		}
+		if got := all(ev.Providers); !slices.Equal(got, tc.providers) {
+			t.Errorf("node %d is told of the providers %v, want %v", tc.asks, got, tc.providers)
+		}
+	}
+	c.wait(10 * time.Second)
+	if ev, _ := lookUps(t, c, 0); len(ev.Closest) != 3 {
+		t.Errorf("healed, node 0 is told of %v", all(ev.Closest))
 	}
 }

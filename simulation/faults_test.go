@@ -94,7 +94,7 @@ func TestPartition(t *testing.T) {
 			if long && ((*at)[0] != 5500*ms || (*at)[29] != 5500*ms) {
 				t.Errorf("connections went down from %v to %v", (*at)[0], (*at)[29])
 			}
-			if r.Copies() < 1.2 && (long || !oneWay) {
+			if r.Copies() < 1.1 && long {
 				t.Errorf("one way %v, long %v: both sides have all from %.2f copies", oneWay, long, r.Copies())
 			}
 		}
@@ -288,7 +288,8 @@ func TestHostileNodes(t *testing.T) {
 			if !shows(r, s) {
 				t.Errorf("%s shows nowhere: %+v, makespan %v, %v", kind, s, r.Makespan, r.Metrics)
 			}
-			if !forever && after == 0 {
+			// Who served wrong bytes is not asked again soon.
+			if !forever && after == 0 && kind != scenario.Corrupt && kind != scenario.Forge {
 				t.Errorf("%s: nothing came of the node after it was well again", kind)
 			}
 			if r.Unserved > 0 || r.HonestBans > 0 {

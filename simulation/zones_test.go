@@ -61,3 +61,30 @@ func TestZones(t *testing.T) {
 		}
 	}
 }
+
+// Nobody in a zone, nor in a rack, has all bytes before they have come over its link.
+func TestUplinksAreNotBeaten(t *testing.T) {
+	for _, sharing := range []Sharing{EqualShare, MaxMin, LeveledShare} {
+		for _, rate := range []int64{5 * mib, 20 * mib, 100 * mib} {
+			run := crowd{nodes: 12, zones: 3, size: 40 * mib, layers: 2, up: 50 * mib, origin: 80 * mib}.run()
+			run.Zones[1].Up, run.Zones[1].Down, run.Zones[1].Paid = rate, rate, true
+			run.Racks[2].Up, run.Racks[2].Down = rate, rate
+			r := simulate(t, run, Options{Sharing: sharing})
+			for i, p := range r.Pulls {
+				least := time.Duration(40 * mib * nanos / (50 * mib))
+				if z := run.Nodes[i].Zone; z > 0 {
+					least = max(least, time.Duration(40*mib*nanos/rate))
+				}
+				if p.Done < least {
+					t.Errorf("sharing %d, uplinks of %d: node %d was done after %v, but its bytes take %v", sharing, rate, i, p.Done, least)
+				}
+			}
+			if r.Unserved > 0 || r.Makespan < r.Optimum*9/10 {
+				t.Errorf("sharing %d, uplinks of %d: %d unserved, makespan %v, optimum %v", sharing, rate, r.Unserved, r.Makespan, r.Optimum)
+			}
+			if in := r.Links[PaidUplink]; in < 40*mib || in > r.Links[ZoneUplink] {
+				t.Errorf("%d bytes over the paid link, %d over those of zones", in, r.Links[ZoneUplink])
+			}
+		}
+	}
+}
