@@ -33,6 +33,7 @@ func (c *Core) fetchOrigin(b *blob) {
 		c.relay(b, chunkindex.Bitfield{})
 		return
 	}
+	c.tellGrants(b)
 	if b.coord == nil && b.ask.checked != 0 && !c.reached(b, b.ask.checked.Add(askPause)) {
 		return
 	}

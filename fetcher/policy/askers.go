@@ -98,7 +98,7 @@ func (c *Core) heardAsk(from chunkindex.NodeID, m *Message) {
 	// The member named in a redirect is alive as far as this node can tell; the
 	// asker says which ones it has found not to be.
 	for _, id := range c.committee(b) {
-		if id == c.cfg.Self || id == from {
+		if c.unsure(b) || id == c.cfg.Self || id == from {
 			break
 		}
 		if !slices.Contains(m.Peers, id) && c.answers(b, id) {

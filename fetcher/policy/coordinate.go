@@ -45,7 +45,7 @@ type coordinator struct {
 // is none.
 func (c *Core) above(b *blob) chunkindex.NodeID {
 	for _, id := range c.committee(b) {
-		if id == c.cfg.Self {
+		if c.unsure(b) || id == c.cfg.Self {
 			break
 		}
 		if !slices.Contains(b.passed, id) && c.answers(b, id) {
@@ -84,6 +84,23 @@ func (k *coordinator) appeared(at chunkindex.NodeID, first, end int) (granted bo
 		}
 	}
 	return granted
+}
+
+// tookOver reports whether a better-ranked member is gone: in a large cluster, those
+// who read what it granted say so to the next one, which gives them the time.
+func (c *Core) tookOver(b *blob) bool {
+	return c.crowded() && slices.ContainsFunc(b.missed, func(id chunkindex.NodeID) bool { return c.better(b, id) })
+}
+
+// tellGrants makes a neighbour of the coordinator, in a large cluster, where the one
+// that granted what is read here is gone: the next one knows of no grant.
+func (c *Core) tellGrants(b *blob) {
+	if !c.crowded() || !slices.ContainsFunc(b.grantors, func(r run) bool { return r.by != c.cfg.Self && !c.isUp(r.by) }) {
+		return
+	}
+	if to := c.above(b); c.isUp(to) {
+		c.introduce(b, to)
+	}
 }
 
 // survey asks the neighbours anew what they hold and what they are reading: what
@@ -142,7 +159,7 @@ func (c *Core) coordinate(b *blob) {
 		b.coord = nil
 		return
 	}
-	if !b.coord.settled && (!c.settled(b) || b.apart && !c.reached(b, b.introducedAt.Add(c.cfg.SettleTimeout))) {
+	if !b.coord.settled && (!c.settled(b) || (b.apart || c.tookOver(b)) && !c.reached(b, b.introducedAt.Add(c.cfg.SettleTimeout))) {
 		return
 	}
 	b.coord.settled = true
