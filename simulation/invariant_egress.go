@@ -31,6 +31,9 @@ import (
 //     origin as often as that happens, by the reader's own will once a component, since
 //     reads end early when the rest has come from peers;
 //   - to nodes whose stores refuse, everything: they serve through memory;
+//   - what was granted by a node that something befell, for as long as others take to
+//     find out: in a large cluster, who reads what is known to who granted it, and
+//     the next coordinator asks those next in rank and the providers alone;
 //   - where views err, each blob once more for each member of its committee that
 //     sees none of those that rank before it, and so grants as if it was the first.
 //     With views that miss a part e of the others these are, all in all, 1/(1-e)
@@ -45,6 +48,8 @@ type egress struct {
 	// under them.
 	epochs map[nodeBlob]int
 	again  map[blobChunk][]reread
+	// granters are the nodes that granted a chunk, one to the other where they relay.
+	granters map[blobChunk][]int32
 	// cuts holds where a chunk's read was cut by the reader's will.
 	cuts  map[blobChunk][]int32
 	alone int // the epoch after which a node reads for itself
@@ -84,6 +89,9 @@ type asked struct {
 	// needless says of each chunk why it need not have been read, "" if it had to be.
 	needless []string
 	ending   bool // by the reader's will
+	// for oneFetch: the origin has answered; it is over; those that read the same
+	answered, over bool
+	rivals         []*asked
 }
 
 // excuse follows the counters within a step: a hedge covers the reads of a stripe
@@ -120,6 +128,7 @@ func (v *egress) init(w *reach) {
 	v.Name = "egress"
 	v.Rule = "while a copy is reachable, nobody reads the same bytes from the origin, save what is counted"
 	v.reach, v.epochs, v.again, v.cuts = w, map[nodeBlob]int{}, map[blobChunk][]reread{}, map[blobChunk][]int32{}
+	v.granters = map[blobChunk][]int32{}
 	v.needless = make([]int64, len(v.c.blobs))
 	v.roots = make([]int64, len(v.c.blobs))
 	for k := range v.roots {
@@ -134,6 +143,30 @@ const aloneAfter = 2
 func (v *egress) epoch(n *node, blob digest.Digest, epoch int) {
 	k := nodeBlob{n.index, blob}
 	v.epochs[k] = max(v.epochs[k], epoch)
+}
+
+// granted notes that a node grants chunks of a blob to another.
+func (v *egress) granted(n *node, m *policy.Message) {
+	k, ok := v.c.byDigest[m.Blob]
+	if !ok {
+		return
+	}
+	for i := m.Chunk; i < min(m.Chunk+m.N, v.c.blobs[k].n); i++ {
+		if at := (blobChunk{k, i}); !slices.Contains(v.granters[at], n.index) {
+			v.granters[at] = append(v.granters[at], n.index)
+		}
+	}
+}
+
+// isKnown reports whether who granted a chunk was well for long enough for others to
+// know who has it.
+func (v *egress) isKnown(at blobChunk) bool {
+	for _, g := range v.granters[at] {
+		if v.c.now < v.reach.nodes[g].since+knownAfter+int64(v.c.run.DHT.Publish) {
+			return false
+		}
+	}
+	return true
 }
 
 // asked judges a read that begins.
@@ -172,6 +205,9 @@ func (v *egress) copyOf(n *node, a *asked, i int) string {
 	}
 	if holds(n, a.blob, i) && !v.reach.nodes[n.index].liar {
 		return "it holds it itself"
+	}
+	if !v.isKnown(blobChunk{a.blob, i}) {
+		return ""
 	}
 	for _, o := range v.c.nodes {
 		if o != n && holds(o, a.blob, i) && v.reach.counts(n, o) {
@@ -273,6 +309,7 @@ func (v *egress) cancelled(n *node, id policy.ID) {
 
 func (v *egress) ended(n *node, id policy.ID) {
 	if a := v.find(n, id); a != nil {
+		a.over = true
 		i := slices.Index(v.open, a)
 		v.open = slices.Delete(v.open, i, i+1)
 	}
@@ -280,7 +317,10 @@ func (v *egress) ended(n *node, id policy.ID) {
 
 // died forgets what a node was reading.
 func (v *egress) died(n *node) {
-	v.open = slices.DeleteFunc(v.open, func(a *asked) bool { return a.node == n.index })
+	v.open = slices.DeleteFunc(v.open, func(a *asked) bool {
+		a.over = a.over || a.node == n.index
+		return a.over
+	})
 }
 
 func (v *egress) finish() {

@@ -1,13 +1,15 @@
 package simulation
 
-// oneFetch: in a component, no two nodes read the same chunk from the origin at once,
-// nor one node twice.
+// oneFetch: in a component, no two nodes have the origin send them the same chunk at
+// once, nor one node twice. It is checked when a read is begun, and counts when the
+// origin has answered both.
 //
 // Not counted are reads that the core counts itself (hedges, strict reads, probes),
-// those after a refutation of nodes that see another epoch, those of a node
-// whose word is not good, and those of two that may not have heard of one another yet
-// (see reach.counts). Where views err, as many reads at once are allowed as members
-// of the committee see none that ranks before them: each of them grants.
+// those of nodes that see another epoch of a refuted blob, those of a node whose word
+// is not good, those of two that may not have heard of one another yet (see
+// reach.counts), and what was granted by somebody whom something just befell (see
+// egress). Where views err, as many reads at once are allowed as members of
+// the committee see none that ranks before them: each of them grants.
 type oneFetch struct {
 	tally
 	reach *reach
@@ -26,23 +28,30 @@ func (v *oneFetch) asked(n *node, a *asked, open []*asked) {
 	if a.excused {
 		return
 	}
-	at, other := 0, (*asked)(nil)
 	for _, o := range open {
-		if o.blob != a.blob || o.excused || o.ending || o.epoch != a.epoch || max(o.next, a.first) >= min(o.end, a.end) {
+		first := max(o.next, a.first)
+		if o.blob != a.blob || o.excused || o.ending || o.epoch != a.epoch || first >= min(o.end, a.end) {
 			continue
 		}
 		m := v.c.nodes[o.node]
-		if m.life != o.life || m != n && !v.reach.counts(n, m) {
-			continue
+		if m.life == o.life && (m == n || v.reach.counts(n, m)) && v.rules.isKnown(blobChunk{a.blob, first}) {
+			a.rivals, o.rivals = append(a.rivals, o), append(o.rivals, a)
 		}
-		at++
-		other = o
 	}
-	if at == 0 {
+}
+
+// answered is called when the origin has answered a read.
+func (v *oneFetch) answered(a *asked) {
+	a.answered = true
+	at, other := int64(0), (*asked)(nil)
+	for _, o := range a.rivals {
+		if o.answered && !o.over && !o.ending && max(o.next, a.next) < min(o.end, a.end) {
+			at++
+			other = o
+		}
+	}
+	if at == 0 || v.c.run.DHT.Misses > 0 && at <= v.rules.allowance(a.blob)/v.c.blobs[a.blob].size {
 		return
 	}
-	if v.c.run.DHT.Misses > 0 && int64(at) <= v.rules.allowance(a.blob)/max(v.c.blobs[a.blob].size, 1) {
-		return
-	}
-	v.broken(n, a.blob, "it reads chunks %d to %d from the origin while node %d reads %d to %d", a.first, a.end-1, other.node, other.next, other.end-1)
+	v.broken(v.c.nodes[a.node], a.blob, "the origin sends it chunks %d to %d while it sends node %d chunks %d to %d", a.next, a.end-1, other.node, other.next, other.end-1)
 }

@@ -119,6 +119,10 @@ func (r *rules) stepped(n *node, ev *policy.Event, effects []policy.Effect) {
 	case policy.EvOriginDone, policy.EvOriginFailed:
 		r.memory.ended(n, ev.ID, true)
 		r.egress.ended(n, ev.ID)
+	case policy.EvOriginHeaders:
+		if a := r.egress.find(n, ev.ID); a != nil {
+			r.oneFetch.answered(a)
+		}
 	case policy.EvStored, policy.EvStoreFailed:
 		r.memory.written(n, ev)
 	case policy.EvMessage:
@@ -134,6 +138,9 @@ func (r *rules) stepped(n *node, ev *policy.Event, effects []policy.Effect) {
 		case policy.EfSend:
 			if e.Msg.Epoch > 0 && (e.Msg.Kind == policy.MsgState || e.Msg.Kind == policy.MsgAsk) {
 				r.egress.epoch(n, e.Msg.Blob, e.Msg.Epoch)
+			}
+			if e.Msg.Kind == policy.MsgGrant {
+				r.egress.granted(n, &e.Msg)
 			}
 		case policy.EfTransfer:
 			r.memory.began(n, e, false)

@@ -225,7 +225,7 @@ func (d *dice) fault(r *scenario.Run) scenario.Fault {
 			some(4)
 		}
 	case scenario.ClockSkew:
-		f.Delay = d.between(-time.Hour, time.Hour)
+		f.Delay = d.between(-2*time.Second, 2*time.Second) // the core's time is no wall clock
 		f.Part = d.IntN(2000) - 1000
 		some(len(r.Nodes) / 4)
 	case scenario.OriginThrottle:

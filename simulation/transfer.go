@@ -104,7 +104,7 @@ func (c *cluster) upload(arg uint64) {
 		t.claims = b.claim(from, t.chunk, 0)
 	case h.signer[t.chunk] >= 0:
 		// A forger's claim goes on with the bytes that it is about.
-		t.claims = b.claim(c.nodes[h.signer[t.chunk]], t.chunk, h.bytes[t.chunk])
+		t.claims = b.claim(c.nodes[h.signer[t.chunk]], t.chunk, max(h.bytes[t.chunk], 0)) // rot changes no claim
 	}
 	t.uploading, t.upload = true, arg
 	chunk := t.chunk
