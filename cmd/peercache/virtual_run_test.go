@@ -24,8 +24,15 @@ import (
 	"github.com/peercache/peercache/simulation/scenario"
 )
 
-// virtualRun carries a run out with real nodes, in a bubble of testing/synctest: virtual
-// time passes while all of them wait, and their own work takes none.
+// virtualRun carries a run out with real nodes, in a bubble of testing/synctest: all of
+// `peercache serve` (policy core, fetcher, store on disk, libp2p, kad-dht, the proxy and the
+// client of origins), on simulated packets. Virtual time passes while all of them wait.
+//
+// What is not as in production: QUIC is spoken instead of TCP with TLS and yamux. A node's own
+// work, its disk's too, takes no time, so that [scenario.Costs] and [scenario.DHT] say nothing here. Clients
+// reach their node over pipes in memory. A full link queues as FQ-CoDel has it (RFC 8290), whatever
+// Latency.Queue says. A node that is killed loses nothing that it has written; its store has to
+// find out what that is. Keys and goroutines are random: a seed does not bring a run back.
 type virtualRun struct {
 	run    *scenario.Run
 	log    *slog.Logger
@@ -551,12 +558,12 @@ func optimum(run *scenario.Run) time.Duration {
 	for _, l := range run.Images[0].Layers {
 		size += run.Blobs[l].Size
 	}
-	seconds := func(n, rate int64) time.Duration { return time.Duration(float64(n) / float64(rate) * 1e9) }
-	t, rounds := seconds(1<<20, rate), time.Duration(bits.Len(uint(len(run.Nodes))))
+	nanos := func(n, rate int64) int64 { return int64(float64(n) / float64(rate) * 1e9) }
+	t, rounds := nanos(1<<20, rate), int64(bits.Len(uint(len(run.Nodes))))
 	if link := run.Origin.Link; link > 0 && link < rate {
-		return seconds(size, link) + t*(rounds-1)
+		return time.Duration(nanos(size, link) + t*(rounds-1))
 	}
-	return t * (time.Duration((size+1<<20-1)>>20) - 1 + rounds)
+	return time.Duration(t * ((size+1<<20-1)>>20 - 1 + rounds))
 }
 
 // fault carries a fault out.
