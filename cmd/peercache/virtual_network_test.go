@@ -39,6 +39,7 @@ type virtualNetwork struct {
 	mu     sync.Mutex // also guards packets.NewEndpoint, which is not safe
 	hosts  []*virtualHost
 	random *rand.Rand
+	losses int64                  // packets so far
 	lost   func(from, to int) int // parts in a million of the packets between two hosts, under mu
 }
 
@@ -71,7 +72,11 @@ func (v *virtualNetwork) lose(parts func(from, to int) int) {
 func (v *virtualNetwork) loses(from, to int) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.lost != nil && v.random.IntN(1e6) < v.lost(from, to)
+	if v.lost == nil || v.random.IntN(1e6) >= v.lost(from, to) {
+		return false
+	}
+	v.losses++
+	return true
 }
 
 func hostIP(number int) net.IP { return net.IPv4(10, 1, byte(number>>8), byte(number)).To16() }

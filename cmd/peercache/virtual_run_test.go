@@ -459,6 +459,9 @@ type virtualResult struct {
 	PeerBytes       float64            `json:"peer_bytes"`
 	OriginBytes     float64            `json:"origin_bytes"`
 
+	// LostPackets are those that faults have lost.
+	LostPackets int64 `json:"lost_packets"`
+
 	Errors []string `json:"errors,omitempty"`
 }
 
@@ -475,6 +478,9 @@ func (v *virtualRun) result() (*virtualResult, error) {
 	v.origin.mu.Lock()
 	r.OriginRequests, r.ManifestRequests = v.origin.requests, v.origin.manifest
 	v.origin.mu.Unlock()
+	v.net.mu.Lock()
+	r.LostPackets = v.net.losses
+	v.net.mu.Unlock()
 	first, last := v.run.Limits.Time, time.Duration(0)
 	for _, o := range v.outcomes {
 		var took, until time.Duration

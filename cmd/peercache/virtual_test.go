@@ -136,8 +136,14 @@ func TestVirtualFaults(t *testing.T) {
 			func(r *virtualResult) bool { return r.Completion[4] > 1.4 }},
 		{"two halves", scenario.Fault{Kind: scenario.Partition, Nodes: []int{0, 1, 2}, At: 100 * time.Millisecond, For: 8 * time.Second}, 2_020_000,
 			func(r *virtualResult) bool { return r.EgressBytes > size }},
-		{"origin out", scenario.Fault{Kind: scenario.OriginOutage, At: 300 * time.Millisecond, For: 2 * time.Second}, 1_100_000,
+		{"origin out", scenario.Fault{Kind: scenario.OriginOutage, At: 300 * time.Millisecond, For: 2 * time.Second}, 1_400_000,
 			func(r *virtualResult) bool { return slices.Max(r.Completion) > 2 }},
+		{"one can reach the origin", scenario.Fault{Kind: scenario.Offline, Nodes: []int{0, 1, 2, 3, 4}}, 1_020_000,
+			func(r *virtualResult) bool {
+				return r.OriginRequests > 0 && slices.Min(r.Completion) == r.Completion[5]
+			}},
+		{"packets are lost", scenario.Fault{Kind: scenario.Loss, Nodes: []int{0, 1, 2, 3, 4, 5}, Part: 30_000}, 1_020_000,
+			func(r *virtualResult) bool { return r.LostPackets > 1000 }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			run := flashCrowd(6, size, 12_500_000, 500*time.Microsecond)
