@@ -67,9 +67,12 @@ type virtualImage struct {
 // window is one window of time of one rate limit, for one node or for all.
 type window struct{ limit, node, number int }
 
-// newVirtualOrigin makes the run's content. It is called outside of a bubble, where
-// time is cheap.
+// newVirtualOrigin makes the run's content, unless the run is one that is refused. It is
+// called outside of a bubble.
 func newVirtualOrigin(run *scenario.Run) (*virtualOrigin, error) {
+	if err := virtualRefuses(run); err != nil {
+		return nil, err
+	}
 	o := &virtualOrigin{
 		run: run, registry: origintest.New(), windows: map[window]int{},
 		random: mathrand.New(mathrand.NewPCG(run.Seed, 2)),

@@ -63,12 +63,26 @@ type virtualPull struct {
 // virtualSettling is for what they do then: look themselves up, and tell each other apart.
 const virtualMeeting, virtualSettling = time.Minute, 5 * time.Second
 
+const (
+	// Below 400 connections a node is connected to all others, and each of the two ends takes
+	// some 200 KiB: 200 nodes take 8 GiB.
+	maxVirtualNodes   = 256
+	maxVirtualContent = 1 << 30
+)
+
 // virtualRefuses says what of a run real nodes in virtual time cannot do.
 func virtualRefuses(run *scenario.Run) error {
 	var errs []error
 	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if len(run.Nodes)+firstNode > maxHosts {
-		refuse("%d nodes: there are addresses for %d", len(run.Nodes), maxHosts-firstNode)
+	if n := len(run.Nodes); n > maxVirtualNodes {
+		refuse("%d nodes: there is memory for %d", n, maxVirtualNodes)
+	}
+	size := int64(0)
+	for _, b := range run.Blobs {
+		size += b.Size
+	}
+	if size > maxVirtualContent {
+		refuse("blobs of %d bytes: the origin keeps them in memory, %d at most", size, int64(maxVirtualContent))
 	}
 	for i, r := range run.Racks {
 		if r.Up != 0 || r.Down != 0 {
@@ -104,9 +118,6 @@ func virtualRefuses(run *scenario.Run) error {
 // made outside. dir is where the nodes' stores go. before, which may be nil, is called
 // once the nodes have found one another, before the run begins.
 func runVirtual(run *scenario.Run, origin *virtualOrigin, dir string, log *slog.Logger, before func(*virtualRun) error) (_ *virtualResult, err error) {
-	if err := virtualRefuses(run); err != nil {
-		return nil, err
-	}
 	v := &virtualRun{run: run, log: log, origin: origin}
 	v.net = newVirtualNetwork(run.Seed, v.delay)
 	defer v.net.close()

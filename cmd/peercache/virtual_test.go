@@ -88,6 +88,9 @@ func (r *virtualResult) check(t *testing.T, run *scenario.Run) {
 	if r.Done+r.Excused != len(run.Pulls) || r.Wrong != 0 {
 		t.Errorf("%d pulls done, %d excused of %d, %d of wrong bytes: %v", r.Done, r.Excused, len(run.Pulls), r.Wrong, r.Errors)
 	}
+	if d := run.Limits.Deadline.Seconds(); d > 0 && len(run.Faults) == 0 && slices.Max(r.Completion) > d {
+		t.Errorf("a pull took %.1f s; its deadline is %.1f s", slices.Max(r.Completion), d)
+	}
 	// A hedge is counted, and reads a stripe at most.
 	hedged := r.Policy["hedges"] * float64(min(chunkindex.StripeLength, r.UniqueBytes)) / float64(r.UniqueBytes)
 	if limit := float64(run.Limits.Egress) / 1e6; limit > 0 && r.Copies > limit+hedged {
@@ -169,6 +172,8 @@ func TestVirtualRefuses(t *testing.T) {
 		"rack 0":                           func(r *scenario.Run) { r.Racks[0].Up = 1 },
 		"zone 0":                           func(r *scenario.Run) { r.Zones[0].Down = 1 },
 		"node 1: its disk":                 func(r *scenario.Run) { r.Nodes[1].Disk = 1 },
+		"257 nodes":                        func(r *scenario.Run) { r.Nodes = make([]scenario.Node, 257) },
+		"blobs of 1073742849 bytes":        func(r *scenario.Run) { r.Blobs[1].Size = 1<<30 + 1 },
 		"origin: every node may read from": func(r *scenario.Run) { r.Origin.Readers = 1 },
 	} {
 		run := flashCrowd(2, 1<<20, 1<<20, 0)
