@@ -125,7 +125,7 @@ func run(ctx context.Context) error {
 	}
 	t := &table{params: best, repeat: measured[0].runs, seeds: opts.seeds}
 	for _, s := range measured {
-		predicted, err := p.predict(ctx, s.text(best), best.Sharing)
+		predicted, err := p.predict(ctx, s.text(best))
 		if err != nil {
 			return err
 		}

@@ -14,15 +14,14 @@ type params struct {
 	Request  time.Duration
 	Message  time.Duration
 	DHT      time.Duration // what a look-up takes
-	Sharing  string
 }
 
 // start is where the fit begins.
-var start = params{Overhead: 6, Queue: 20 * time.Millisecond, Buffer: "512KiB", Request: 0, Message: 20 * time.Microsecond, DHT: 100 * time.Millisecond, Sharing: "equal"}
+var start = params{Overhead: 6, Queue: 20 * time.Millisecond, Buffer: "512KiB", Request: 0, Message: 20 * time.Microsecond, DHT: 100 * time.Millisecond}
 
 func (p params) String() string {
-	return fmt.Sprintf("costs.overhead %g%%, latency.queue %s, costs.buffer %s, costs.request %s, costs.message %s, dht.delays %s, sharing %s",
-		p.Overhead, p.Queue, p.Buffer, p.Request, p.Message, p.DHT, p.Sharing)
+	return fmt.Sprintf("costs.overhead %g%%, latency.queue %s, costs.buffer %s, costs.request %s, costs.message %s, dht.delays %s",
+		p.Overhead, p.Queue, p.Buffer, p.Request, p.Message, p.DHT)
 }
 
 // grid holds for each parameter the values that make physical sense: headers of
@@ -31,7 +30,6 @@ func (p params) String() string {
 // request costs no more than what a slow start does. A look-up takes 0.1 s where the nodes that
 // all begin at once share two CPUs.
 var grid = []func(p params) []params{
-	vary([]string{"equal", "max-min"}, func(p *params, v string) { p.Sharing = v }),
 	vary([]float64{5, 5.5, 6, 6.5, 7, 7.5, 8}, func(p *params, v float64) { p.Overhead = v }),
 	vary(millis(0, 5, 10, 15, 20, 30, 40, 50), func(p *params, v time.Duration) { p.Queue = v }),
 	vary([]string{"none", "128KiB", "256KiB", "512KiB", "1MiB"}, func(p *params, v string) { p.Buffer = v }),

@@ -48,14 +48,10 @@ func TestCasesAreScenarios(t *testing.T) {
 
 // The fit finds the parameters that a model was made with, as far as they are on the grid.
 func TestDescendFindsWhatMadeTheData(t *testing.T) {
-	truth := params{Overhead: 7.5, Queue: 5 * time.Millisecond, Buffer: "256KiB", Request: 30 * time.Millisecond, Message: 100 * time.Microsecond, DHT: 25 * time.Millisecond, Sharing: "max-min"}
+	truth := params{Overhead: 7.5, Queue: 5 * time.Millisecond, Buffer: "256KiB", Request: 30 * time.Millisecond, Message: 100 * time.Microsecond, DHT: 25 * time.Millisecond}
 	model := func(p params) []float64 {
 		buffer := map[string]float64{"none": 0, "128KiB": 1, "256KiB": 2, "512KiB": 4, "1MiB": 8}[p.Buffer]
-		share := 1.0
-		if p.Sharing == "equal" {
-			share = 1.2
-		}
-		return []float64{share, p.Overhead, p.Queue.Seconds() * 100, buffer, p.Request.Seconds() * 50, p.Message.Seconds() * 1e4, p.DHT.Seconds() * 20}
+		return []float64{p.Overhead, p.Queue.Seconds() * 100, buffer, p.Request.Seconds() * 50, p.Message.Seconds() * 1e4, p.DHT.Seconds() * 20}
 	}
 	calls := 0
 	got, least, err := descend(start, func(p params) (float64, error) {
