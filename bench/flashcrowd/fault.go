@@ -115,16 +115,18 @@ func (p *plan) carryOut(ctx context.Context) error {
 	g, all := errgroup.WithContext(ctx)
 	for _, d := range p.deeds {
 		g.Go(func() error {
-			if !p.due(all, &d) {
-				if d.share >= 0 && ctx.Err() != nil && all.Err() == nil {
-					return fmt.Errorf("%s: the crowd was done with %d bytes from the origin before it happened", d.Kind, p.c.o.bytes())
-				}
+			due := p.due(all, &d)
+			if !due && d.share >= 0 {
+				return fmt.Errorf("%s: the crowd was done with %d bytes from the origin before it happened", d.Kind, p.c.o.bytes())
+			}
+			if !due {
 				return nil
 			}
-			if err := p.happen(all, &d); err != nil && !(errors.Is(err, context.Canceled) && ctx.Err() != nil) {
-				return fmt.Errorf("%s: %w", d.Kind, err)
+			err := p.happen(all, &d)
+			if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
+				return nil // the run is over, as it may be in the middle of a fault
 			}
-			return nil
+			return fmt.Errorf("%s: %w", d.Kind, err)
 		})
 	}
 	return g.Wait()
@@ -158,9 +160,9 @@ func (p *plan) happen(ctx context.Context, d *deed) error {
 	case scenario.Coordinator:
 		d.Nodes = []int{p.c.coordinator()}
 	case scenario.Fetcher:
-		i, err := p.fetcher(ctx)
-		if err != nil {
-			return nil //nolint:nilerr // nobody came to have the part
+		i := p.fetcher(ctx)
+		if i < 0 {
+			return nil // nobody came to have the part
 		}
 		d.Nodes = []int{i}
 	}
@@ -278,64 +280,11 @@ func (p *plan) fileOf(node, blob int) (file string, size int64) {
 	return filepath.Join(rig.StoreDir(p.c.members[node].data), "partial", d.Algorithm().String(), d.Encoded()), b.Size
 }
 
-// parted lists who sends to whom in vain; -1 is the origin.
-func (p *plan) parted(d *deed) (pairs [][2]int) {
-	for _, i := range d.Nodes {
-		others := []int{-1}
-		if d.Kind == scenario.Partition {
-			others = nil
-			for j := range p.c.members {
-				if !slices.Contains(d.Nodes, j) {
-					others = append(others, j)
-				}
-			}
-		}
-		for _, j := range others {
-			pairs = append(pairs, [2]int{i, j})
-			if !d.OneWay {
-				pairs = append(pairs, [2]int{j, i})
-			}
-		}
-	}
-	return pairs
-}
-
-// cut adds (+1) or takes away (-1) a fault that parts these pairs.
-func (p *plan) cut(ctx context.Context, pairs [][2]int, by int) error {
-	p.cutMu.Lock()
-	defer p.cutMu.Unlock()
-	change := map[int][]*rig.Host{}
-	for _, pair := range pairs {
-		before := p.cuts[pair]
-		p.cuts[pair] = before + by
-		if before == 0 || before+by == 0 {
-			change[pair[0]] = append(change[pair[0]], p.hostOf(pair[1]))
-		}
-	}
-	var g errgroup.Group
-	for from, to := range change {
-		g.Go(func() error {
-			if by > 0 {
-				return p.hostOf(from).Block(ctx, to...)
-			}
-			return p.hostOf(from).Unblock(ctx, to...)
-		})
-	}
-	return g.Wait()
-}
-
-func (p *plan) hostOf(i int) *rig.Host {
-	if i < 0 {
-		return p.c.o.host
-	}
-	return p.c.hosts[i]
-}
-
 // fetcher waits for a member that reads from the origin, to whom nothing else is
-// done; of several it is the one with the most before it.
-func (p *plan) fetcher(ctx context.Context) (int, error) {
+// done; of several it is the one with the most before it, and -1 if ctx ends before.
+func (p *plan) fetcher(ctx context.Context) int {
 	found := -1
-	err := rig.Await(ctx, time.Hour, "a node reads from the origin", func() (bool, error) {
+	_ = rig.Await(ctx, time.Hour, "a node reads from the origin", func() (bool, error) {
 		var most int64 = -1
 		for _, e := range p.c.o.reading() {
 			i := p.c.memberAt(e.from)
@@ -352,7 +301,7 @@ func (p *plan) fetcher(ctx context.Context) (int, error) {
 		}
 		return found >= 0, nil
 	})
-	return found, err
+	return found
 }
 
 // memberAt returns the member with that address, -1 for none.

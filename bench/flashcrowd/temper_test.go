@@ -120,7 +120,7 @@ func TestPaceOfAConnection(t *testing.T) {
 // A front in a bad mood answers with what the mood says, and breaks off what it says.
 func TestFrontHasATemper(t *testing.T) {
 	registry := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		io.WriteString(w, strings.Repeat("x", 1000)) //nolint:errcheck // the client sees it
+		io.WriteString(w, strings.Repeat("x", 1000))
 	}))
 	defer registry.Close()
 	f := newFront(registry.Listener.Addr().String(), http.DefaultTransport)

@@ -29,8 +29,8 @@ type residual struct {
 	spread          float64
 }
 
-func (t *table) add(c testCase, real figures, spread float64, predicted figures) {
-	t.rows = append(t.rows, residual{c, real, predicted, spread})
+func (t *table) add(c testCase, measured figures, spread float64, predicted figures) {
+	t.rows = append(t.rows, residual{c, measured, predicted, spread})
 }
 
 // String is the table, with what is best of all at its end: whether the goals are met.
