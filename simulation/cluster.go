@@ -96,9 +96,9 @@ func (c *cluster) broken(format string, args ...any) {
 func newCluster(run *scenario.Run, opt Options) (*cluster, error) {
 	c := &cluster{run: run, opt: opt, rng: rand.New(rand.NewPCG(run.Seed, 0)),
 		byDigest: map[digest.Digest]int32{}, res: &Result{}, now: 1, waiting: len(run.Pulls)}
-	c.net.q, c.net.sharing = &c.q, opt.Sharing.among(len(run.Nodes))
+	c.net.q, c.net.sharing = &c.q, opt.Sharing.For(len(run.Nodes))
 	for k := range run.Blobs {
-		b, err := newContent(&run.Blobs[k], run.Seed, len(run.Nodes))
+		b, err := newContent(&run.Blobs[k], run.Seed)
 		if err != nil {
 			return nil, fmt.Errorf("simulation: blob %s: %w", run.Blobs[k].Name, err)
 		}

@@ -28,8 +28,6 @@ type content struct {
 	// providers are those that announced it, groups those of a part.
 	providers []provider
 	groups    []group
-	// claims are what each node signs, made when first asked for.
-	claims [][][]chunkindex.Claim
 }
 
 type group struct {
@@ -48,14 +46,14 @@ func (p *provider) on(now, delay int64) bool {
 	return p.since+delay <= now && (p.until == 0 || now < p.until)
 }
 
-func newContent(s *scenario.Blob, seed uint64, nodes int) (*content, error) {
+func newContent(s *scenario.Blob, seed uint64) (*content, error) {
 	l, err := chunkindex.LayoutFor(s.Size)
 	if err != nil {
 		return nil, err
 	}
 	b := &content{id: digest.FromString(fmt.Sprintf("%s of run %d", s.Name, seed)), size: s.Size, manifest: s.Manifest,
 		small: s.Manifest || s.Size <= chunkindex.MinChunkLength, layout: l,
-		n: max(l.Count(), 1), claims: make([][][]chunkindex.Claim, nodes)}
+		n: max(l.Count(), 1)}
 	if b.small {
 		b.n = 1
 	}
@@ -81,20 +79,10 @@ func (b *content) sum(i int, t taint) chunkindex.Sum {
 	return sha256.Sum256(fmt.Appendf(nil, "%s %d by %d", b.id, i, t.early()))
 }
 
-// claim is what the signer says of chunk i, as a slice that everybody shares.
+// claim is what the signer says of chunk i. It is made anew each time: to keep what
+// every node signs of every chunk would take more memory than anything else.
 func (b *content) claim(signer *node, i int, t taint) []chunkindex.Claim {
-	if t != 0 {
-		return []chunkindex.Claim{{Signer: signer.id, Sum: b.sum(i, t)}}
-	}
-	c := b.claims[signer.index]
-	if c == nil {
-		c = make([][]chunkindex.Claim, b.n)
-		b.claims[signer.index] = c
-	}
-	if c[i] == nil {
-		c[i] = []chunkindex.Claim{{Signer: signer.id, Sum: b.sums[i]}}
-	}
-	return c[i]
+	return []chunkindex.Claim{{Signer: signer.id, Sum: b.sum(i, t)}}
 }
 
 // provide notes a provider of n chunks from chunk on, of the blob where n is 0.

@@ -1,5 +1,11 @@
 package simulation
 
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
 // Sharing says how flows share links.
 type Sharing uint8
 
@@ -28,8 +34,17 @@ var sharingNames = [...]string{"auto", "equal", "leveled", "max-min"}
 // String is the name as in reports.
 func (s Sharing) String() string { return sharingNames[s] }
 
-// among is the sharing in a cluster.
-func (s Sharing) among(nodes int) Sharing {
+// ParseSharing returns the sharing with a name.
+func ParseSharing(name string) (Sharing, error) {
+	k := slices.Index(sharingNames[:], name)
+	if k < 0 {
+		return 0, fmt.Errorf("%q is none of %s", name, strings.Join(sharingNames[:], ", "))
+	}
+	return Sharing(k), nil
+}
+
+// For is the sharing in a cluster of so many nodes: s, or what AutoShare stands for.
+func (s Sharing) For(nodes int) Sharing {
 	switch {
 	case s != AutoShare:
 		return s

@@ -31,6 +31,9 @@ type Options struct {
 	Progress func(Progress)
 	// Points is how many points Result.Series has at most, by default 300.
 	Points int
+	// MemoryLimit is how many bytes of memory the run may take by [Estimate], by
+	// default as many as the machine has to spare, below 0 any number.
+	MemoryLimit int64
 
 	// degree, if not 0, is how many peers a node is connected to at the start in
 	// large clusters.
@@ -38,6 +41,8 @@ type Options struct {
 	// sample sees the cluster once a sampleTime.
 	sample     func(c *cluster)
 	sampleTime time.Duration
+	// freeMemory says what the machine has to spare.
+	freeMemory func() int64
 }
 
 // Progress is how far a run has come.
@@ -54,10 +59,13 @@ type Progress struct {
 
 // Simulate runs a scenario. When ctx ends it stops and returns what happened so far,
 // marked as partial. The error is for a run that makes no sense, one that needs more
-// memory than Options allow, and a core that breaks the rules of drivers and cores;
+// memory than Options allow (a *[MemoryError]), and a core that breaks the rules of drivers and cores;
 // clients that were not served, and invariants that were broken, are in the Result.
 func Simulate(ctx context.Context, run *scenario.Run, opt Options) (*Result, error) {
 	if err := sensible(run); err != nil {
+		return nil, err
+	}
+	if err := opt.enough(run); err != nil {
 		return nil, err
 	}
 	if opt.Points == 0 {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/peercache/peercache/cmd/peercache/internal/config"
 	"github.com/peercache/peercache/simulation"
 	"github.com/peercache/peercache/simulation/report"
 	"github.com/peercache/peercache/simulation/scenario"
@@ -35,6 +36,7 @@ type simulateFlags struct {
 	out, faults     string
 	json, shrink    bool
 	verify, sharing string
+	memory          string
 }
 
 func (p *program) simulateCommand() *cobra.Command {
@@ -78,7 +80,8 @@ interrupted; then the report is of what happened until then.`,
 	flags.BoolVar(&f.json, "json", false, "print the result as JSON")
 	flags.BoolVar(&f.shrink, "shrink", false, "leave faults out of a failing run for as long as it fails")
 	flags.StringVar(&f.verify, "verify", "", "`RULE` of release, member or strict; the scenario's by default")
-	flags.StringVar(&f.sharing, "sharing", "equal", "how flows share links: equal, or max-min, which is exact but slow above 50 nodes")
+	flags.StringVar(&f.sharing, "sharing", simulation.AutoShare.String(), "how flows share links: max-min, which is exact but slow above 50 nodes, leveled, which comes close to it, equal, or auto for the best of these")
+	flags.StringVar(&f.memory, "memory", "", "refuse runs that need more than `SIZE` of memory; what is free by default")
 	flags.StringVar(&f.faults, "faults", "", "take the faults from a `FILE` that --shrink wrote")
 	cmd.AddCommand(p.simulateListCommand(), p.simulatePlanCommand())
 	return cmd
@@ -186,10 +189,17 @@ func (p *program) trial(name string, f *simulateFlags) (*trial, error) {
 			return nil, err
 		}
 	}
-	if t.options.Sharing, err = parseSharing(f.sharing); err != nil {
-		return nil, err
+	if t.options.Sharing, err = simulation.ParseSharing(f.sharing); err != nil {
+		return nil, fmt.Errorf("--sharing: %w", err)
 	}
-	//MEMORY
+	if f.memory != "" {
+		if t.options.MemoryLimit, err = config.ParseSize(f.memory); err != nil {
+			return nil, fmt.Errorf("--memory: %w", err)
+		}
+		if t.options.MemoryLimit == 0 {
+			return nil, errors.New("--memory: no run does without any")
+		}
+	}
 	if err := t.change(); err != nil {
 		return nil, err
 	}
@@ -249,16 +259,6 @@ func (t *trial) change() error {
 	return nil
 }
 
-func parseSharing(s string) (simulation.Sharing, error) {
-	switch s {
-	case "equal":
-		return simulation.EqualShare, nil
-	case "max-min":
-		return simulation.MaxMin, nil
-	}
-	return 0, fmt.Errorf("--sharing: %q is neither equal nor max-min", s)
-}
-
 // parseSeeds reads FIRST..LAST.
 func parseSeeds(s string) ([]uint64, error) {
 	first, last, ok := strings.Cut(s, "..")
@@ -310,7 +310,7 @@ func (t *trial) command(which string) string {
 	if t.flags.verify != "" {
 		args = append(args, "--verify", t.flags.verify)
 	}
-	if t.flags.sharing != "equal" {
+	if t.flags.sharing != simulation.AutoShare.String() {
 		args = append(args, "--sharing", t.flags.sharing)
 	}
 	if t.flags.faults != "" {

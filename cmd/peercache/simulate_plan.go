@@ -271,7 +271,10 @@ func (p *program) planSimulation(ctx context.Context, f *planFlags, run *scenari
 		progress.run(at)
 	}}
 	res, err := simulation.Simulate(limited, run, opt)
+	var memory *simulation.MemoryError
 	switch {
+	case errors.As(err, &memory):
+		return nil, fmt.Sprintf("that would have taken about %s of memory, and %s are free", config.FormatSize(memory.Need), config.FormatSize(memory.Limit)), nil
 	case ctx.Err() != nil:
 		return nil, "", &exitError{exitInterrupted, errors.New("interrupted; there is no answer yet")}
 	case errors.Is(context.Cause(limited), errTooLong):

@@ -71,8 +71,10 @@ func (t *trial) simulate(ctx context.Context, seed uint64, progress func(simulat
 	opt := t.options
 	opt.Progress = progress
 	res, err := simulation.Simulate(ctx, run, opt)
+	if errors.As(err, new(*simulation.MemoryError)) {
+		return nil, usageError(err)
+	}
 	if err != nil {
-		//MEMORY
 		return nil, err
 	}
 	return report.New(run, res, t.about(seed)), nil

@@ -72,7 +72,7 @@ func TestCommand(t *testing.T) {
 	if got, want := tr.command("7"), `peercache simulate 'my file'\''s.yaml' --seed 7 --nodes 20 --verify strict --sharing max-min --faults 'a b.json'`; got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}
-	tr = &trial{name: faultSearch, flags: &simulateFlags{seeds: "1..9", sharing: "equal"}}
+	tr = &trial{name: faultSearch, flags: &simulateFlags{seeds: "1..9", sharing: "auto"}}
 	if got, want := tr.command("1..9"), "peercache simulate fault-search --seeds 1..9"; got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}

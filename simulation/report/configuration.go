@@ -38,7 +38,7 @@ type Configuration struct {
 	Pulls     int     `json:"pulls"`
 	Faults    int     `json:"faults"`
 	Verify    string  `json:"verify"`
-	Sharing   string  `json:"sharing"` // of links by flows: equal or max-min
+	Sharing   string  `json:"sharing"` // of links by flows: equal, leveled or max-min
 	Limits    Limits  `json:"limits"`
 }
 
@@ -104,16 +104,13 @@ type Limits struct {
 
 func configuration(run *scenario.Run, sharing simulation.Sharing) *Configuration {
 	c := &Configuration{Nodes: len(run.Nodes), Racks: len(run.Racks), Blobs: len(run.Blobs), Pulls: len(run.Pulls), Faults: len(run.Faults),
-		Verify: run.Verify, Sharing: "equal", Misses: float64(run.DHT.Misses) / 1e6,
+		Verify: run.Verify, Sharing: sharing.For(len(run.Nodes)).String(), Misses: float64(run.DHT.Misses) / 1e6,
 		Latency: map[string]float64{"rack": seconds(run.Latency.Rack), "zone": seconds(run.Latency.Zone), "far": seconds(run.Latency.Far),
 			"origin": seconds(run.Latency.Origin), "queue": seconds(run.Latency.Queue)},
 		Limits: Limits{Time: seconds(run.Limits.Time), Deadline: seconds(run.Limits.Deadline), Egress: float64(run.Limits.Egress) / 1e6,
 			NodeMemory: run.Limits.NodeMemory, HonestBans: seconds(run.Limits.HonestBans)},
 		Origin: Origin{Link: run.Origin.Link, Connection: run.Origin.Connection, Connections: run.Origin.Connections,
 			Delay: seconds(run.Origin.Delay), Readers: run.Origin.Readers, RateLimits: []RateLimit{}},
-	}
-	if sharing == simulation.MaxMin {
-		c.Sharing = "max-min"
 	}
 	if d := run.DHT.Delays; len(d) > 0 {
 		c.Lookup = seconds(d[len(d)/2])

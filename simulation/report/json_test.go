@@ -38,7 +38,7 @@ func TestJSONKeys(t *testing.T) {
 		"pulls.complete": 19.0, "pulls.excused": 1.0, "mechanisms.takeovers": 1.0, "messages.have": 18000.0, "messages.ping": 0.0,
 		"messages_per_node": 1020.0, "counters.busy": 4321.0, "invariants.egress.violations": 0.0, "invariants.egress.checks": 300.0,
 		"invariants.egress.rule":             "The origin sends each byte once for each connected component.",
-		"configuration.origin.delay_seconds": 0.02, "configuration.sharing": "equal", "configuration.limits.egress_ratio": 1.1, "wall_seconds": 3.5,
+		"configuration.origin.delay_seconds": 0.02, "configuration.sharing": "max-min", "configuration.limits.egress_ratio": 1.1, "wall_seconds": 3.5,
 	} {
 		if got := at(doc, path); got != want {
 			t.Errorf("%s is %v, want %v", path, got, want)
