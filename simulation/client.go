@@ -184,8 +184,11 @@ func (c *cluster) check(n *node, cl *client, upto int64) {
 
 // firstByte notes that clients have a first byte of a layer.
 func (c *cluster) firstByte(n *node, k int32) {
+	if b := &c.run.Blobs[k]; b.Manifest || b.Config {
+		return
+	}
 	for _, i := range n.pulls {
-		if r := &c.res.Pulls[i]; r.First == 0 && slices.Contains(c.pulls[i].open, k) && c.run.Images[r.Image].Manifest != int(k) {
+		if r := &c.res.Pulls[i]; r.First == 0 && slices.Contains(c.pulls[i].open, k) {
 			r.First = time.Duration(c.now - startTime)
 		}
 	}
