@@ -298,3 +298,30 @@ func TestHostileNodes(t *testing.T) {
 		}
 	}
 }
+
+// Transfers over a connection that a partition broke fail at both ends, and nothing
+// is left of them.
+func TestPartitionEndsTransfers(t *testing.T) {
+	w := crowd{nodes: 6, size: 100 * mib, up: 10 * mib,
+		faults: []scenario.Fault{{Kind: scenario.Partition, Nodes: []int{0, 1}, At: time.Second, For: time.Minute}}}
+	c, err := newCluster(w.run(), Options{Points: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.play(t.Context(), startTime+int64(900*ms))
+	across := func() (n int) {
+		for i := range c.transfers.all {
+			if tr := &c.transfers.all[i]; tr.open && (tr.from < 2) != (tr.to < 2) {
+				n++
+			}
+		}
+		return n
+	}
+	if across() == 0 {
+		t.Error("nothing is under way between the two sides")
+	}
+	c.play(t.Context(), startTime+int64(6100*ms))
+	if n := across(); n > 0 || len(c.held) > 0 {
+		t.Errorf("%d transfers and %d things that are held up are left over", n, len(c.held))
+	}
+}

@@ -65,7 +65,7 @@ func (c *cluster) request(i int32) {
 	r := &c.reads.all[i]
 	n, b := c.nodes[r.node], c.blobs[r.blob]
 	c.renew(r)
-	r.sent = c.now
+	r.sent, r.stalled = c.now, false
 	if r.attempt == 0 {
 		r.since = c.now
 	}
@@ -119,6 +119,7 @@ func (c *cluster) nothing(arg uint64) {
 		return
 	}
 	why := r.why
+	r.stalled = false
 	c.judge(c.nodes[r.node], c.blobs[r.blob], r.sent, &why)
 	pause := c.jitter(firstPause << r.attempt)
 	if why.wait > 0 {

@@ -105,7 +105,8 @@ func (c *cluster) breakConnection(a, b *node) {
 			if t := &c.transfers.all[i]; t.from == from.index {
 				c.endFlow(t)
 				c.endUpload(t)
-				c.refuse(i, policy.FaultBroken, 0)
+				t.fault = policy.FaultBroken
+				c.q.push(c.now, evRefused, to.index, 0, t.arg(i)) // its own kernel says so
 			}
 		}
 		c.q.push(c.now, evPeerDown, to.index, to.life, uint64(from.index))
