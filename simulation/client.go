@@ -67,6 +67,9 @@ func (c *cluster) wanted(i int32, k int) (blob int32, ok bool) {
 
 // advance has a client ask for what it may ask for now.
 func (c *cluster) advance(n *node, i int32) {
+	if c.ending {
+		return // nobody begins any more
+	}
 	p, s := &c.pulls[i], &c.run.Pulls[i]
 	if !p.begun {
 		p.begun, c.res.Pulls[i].Begun = true, time.Duration(c.now-startTime)
@@ -323,7 +326,7 @@ func (c *cluster) hangUp(n *node, reader policy.ID) {
 }
 
 func (c *cluster) retry(n *node, k int32, try int) {
-	if len(c.waitingFor(n, k)) > 0 && n.reading(k) == nil {
+	if !c.ending && len(c.waitingFor(n, k)) > 0 && n.reading(k) == nil {
 		c.read(n, k, try)
 	}
 }

@@ -325,3 +325,21 @@ func TestPartitionEndsTransfers(t *testing.T) {
 		t.Errorf("%d transfers and %d things that are held up are left over", n, len(c.held))
 	}
 }
+
+// A client is excused where its node can reach nobody until the end, and where it is
+// away then.
+func TestExcused(t *testing.T) {
+	w := crowd{nodes: 4, size: 40 * mib, up: 10 * mib, limit: 40 * time.Second, retries: 1000, faults: []scenario.Fault{
+		{Kind: scenario.Partition, Nodes: []int{0}, At: time.Second},
+		{Kind: scenario.Offline, Nodes: []int{0, 1}, At: time.Second},
+		{Kind: scenario.Crash, Nodes: []int{2}, At: 2 * time.Second, Restart: time.Minute}}}
+	r := w.simulate(t)
+	for i, want := range []bool{true, false, true, false} {
+		if p := r.Pulls[i]; p.Excused != want || (p.Done > 0) == want {
+			t.Errorf("node %d: %+v", i, p)
+		}
+	}
+	if r.Unserved != 0 {
+		t.Errorf("%d unserved", r.Unserved)
+	}
+}

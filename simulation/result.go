@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/peercache/peercache/fetcher/policy"
+	"github.com/peercache/peercache/simulation/scenario"
 )
 
 // messageKinds is more than there are.
@@ -71,8 +72,8 @@ type Result struct {
 	// Trace is a hash of all that cores were told, and when.
 	Trace uint64
 
-	// Unserved counts clients that were not served though their node lived,
-	// Killed those whose nodes died for good before, Failures how often a client was
+	// Unserved counts clients that were not served though their node lived and could
+	// reach others or the origin, Killed those whose nodes died for good before, Failures how often a client was
 	// told that it cannot have a blob.
 	Unserved, Killed int
 	Failures         int64
@@ -210,6 +211,8 @@ func (c *cluster) conclude() {
 			r.FirstByte = append(r.FirstByte, max(p.First-p.Begun, 0))
 		case c.nodes[p.Node].gone:
 			r.Killed++
+		case c.cutOff(c.nodes[p.Node]):
+			p.Excused = true
 		default:
 			r.Unserved++
 		}
@@ -223,6 +226,17 @@ func (c *cluster) conclude() {
 	end.Egress = r.OriginBytes // has what is under way
 	c.series.points = append(c.series.points, end)
 	r.Series, r.Links, r.Capacity = c.series.points, end.Links, c.topo.capacity()
+}
+
+// cutOff says whether a node is away, or can reach nobody.
+func (c *cluster) cutOff(n *node) bool {
+	if n.down || n.leaving {
+		return true
+	}
+	if n.offline == 0 && c.suffers(scenario.OriginOutage, n) == nil {
+		return false
+	}
+	return !slices.ContainsFunc(c.nodes, func(o *node) bool { return o != n && !o.down && !parted(n, o) })
 }
 
 // Copies is how many copies of what is wanted the origin sent.

@@ -86,6 +86,7 @@ func Simulate(ctx context.Context, run *scenario.Run, opt Options) (*Result, err
 	if !r.Partial {
 		// What happens from here on shows in the invariants alone.
 		tail := r
+		tail.Pulls = slices.Clone(r.Pulls)
 		c.res = &tail
 		c.rules.over()
 		c.rest(ctx)
