@@ -263,9 +263,10 @@ func (p *program) planSimulation(ctx context.Context, f *planFlags, run *scenari
 	timer := time.AfterFunc(f.timeout, func() { cancel(errTooLong) })
 	defer timer.Stop()
 	opt := simulation.Options{Progress: func(at simulation.Progress) {
-		// What surely takes much longer than it may is not waited for.
+		// What surely takes much longer than it may is not waited for; before a part of
+		// the bytes is there nothing is sure.
 		spent := time.Duration(at.WallSeconds * 1e9)
-		if spent > min(10*time.Second, f.timeout/4) && at.EstimatedLeft > 2*(f.timeout-spent) {
+		if at.Received > at.Wanted/20 && at.EstimatedLeft > 2*(f.timeout-spent) {
 			cancel(errTooLong)
 		}
 		progress.run(at)

@@ -53,7 +53,10 @@ func (p *progress) run(at simulation.Progress) {
 	if at.WallSeconds > 0 {
 		text += fmt.Sprintf(", %s events/s", report.Few(float64(at.Events)/at.WallSeconds))
 	}
-	p.show(text + left(at.EstimatedLeft))
+	if at.Received > at.Wanted/50 { // before that an estimate would mislead
+		text += left(at.EstimatedLeft)
+	}
+	p.show(text)
 }
 
 func left(d time.Duration) string {
