@@ -75,6 +75,17 @@ func mixed(seed uint64) *scenario.Run {
 	return r
 }
 
+// goldenTrace is the trace of mixed(1), on every machine. It changes with whatever the
+// policy, the simulator or mixed do differently, and only then: a change that means to
+// change nothing leaves it as it is, and one that means to puts the new value here.
+const goldenTrace = 0x8b60b1184e77a44e
+
+func TestGoldenTrace(t *testing.T) {
+	if r := simulate(t, mixed(1), Options{}); r.Trace != goldenTrace {
+		t.Errorf("the trace is %#x, and was %#x; makespan %v, %d events", r.Trace, uint64(goldenTrace), r.Makespan, r.Events)
+	}
+}
+
 // A run is a function of what is run, whatever goes wrong in it, and all of it heals.
 func TestMixedRunsAreRepeated(t *testing.T) {
 	for _, sharing := range []Sharing{EqualShare, MaxMin, LeveledShare} {
