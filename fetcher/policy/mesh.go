@@ -205,7 +205,8 @@ func (c *Core) join(b *blob) {
 		if told > 0 {
 			b.joins++
 		}
-		b.joinAt = c.now.Add(2 * c.cfg.AskTimeout << min(max(b.joins-1, 0), 3))
+		// Those who come first are told of nobody: they ask again soon.
+		b.joinAt = c.now.Add(c.cfg.AskTimeout / 4 << min(max(b.joins-1, 0), 6))
 		b.wake(b.joinAt)
 	}
 	c.fillMesh(b)

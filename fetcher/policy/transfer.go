@@ -303,7 +303,11 @@ func (c *Core) refusedBy(b *blob, n *neighbour, others []chunkindex.NodeID) {
 	}
 	for _, id := range others {
 		if c.crowded() {
-			c.suggest(b, id, Label{})
+			// Those who have a chunk first are named to everybody: a node that knows
+			// enough others leaves them alone.
+			if len(b.neighbours) < c.cfg.Neighbours/8 {
+				c.suggest(b, id, Label{})
+			}
 		} else if len(b.neighbours) < 2*c.cfg.Neighbours {
 			c.reach(b, id)
 		}

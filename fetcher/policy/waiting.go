@@ -8,8 +8,9 @@ import (
 
 // Who was told BUSY would have to ask again and again to find out when there is
 // room, and what room there is would lie idle meanwhile. So a node that is done with an
-// upload tells those that have waited longest. It keeps the room for nobody: who has
-// found another peer in the meantime says nothing.
+// upload tells the one that has waited longest. It keeps the room for nobody: who has
+// found another peer in the meantime says nothing. (To tell two brings nothing but more
+// BUSY.)
 
 // waiter is a peer that was told BUSY, and for which blob.
 type waiter struct {
@@ -17,14 +18,9 @@ type waiter struct {
 	blob digest.Digest
 }
 
-const (
-	// maxWaiting bounds the peers that are remembered. One that is not asks again by
-	// itself.
-	maxWaiting = 64
-	// toldAtOnce is how many are told of one upload's end: more than one, since not
-	// all of them want it still.
-	toldAtOnce = 2
-)
+// maxWaiting bounds the peers that are remembered. One that is not asks again by
+// itself.
+const maxWaiting = 64
 
 // keepWaiting remembers a peer that was told BUSY.
 func (c *Core) keepWaiting(p *peer, d digest.Digest) {
@@ -42,13 +38,12 @@ func (c *Core) stopWaiting(p *peer) {
 	c.waiting = slices.DeleteFunc(c.waiting, func(w waiter) bool { return w.peer == p })
 }
 
-// tellWaiting tells those that have waited longest that there is room.
+// tellWaiting tells the peer that has waited longest that there is room.
 func (c *Core) tellWaiting() {
-	told, passed := 0, 0
-	for told < toldAtOnce && passed < len(c.waiting) {
-		w := c.waiting[passed]
-		if passed++; c.aliveP(w.peer) {
-			told++
+	passed := 0
+	for told := false; !told && passed < len(c.waiting); passed++ {
+		if w := c.waiting[passed]; c.aliveP(w.peer) {
+			told = true
 			c.send(w.peer.id, Message{Kind: MsgFree, Blob: w.blob, Size: -1})
 		}
 	}
