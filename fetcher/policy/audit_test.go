@@ -118,7 +118,7 @@ func TestOneLiarCostsOneCopy(t *testing.T) {
 					// What the liar reads for itself is its own affair. As the
 					// coordinator it has some of it read twice, by its grants and by
 					// those of whoever takes over.
-					most := int64(2 * size)
+					most := int64(2*size) + w.sum(honest, CountProbe)*mib
 					if at == 0 {
 						most += size / 2
 					}

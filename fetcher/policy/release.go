@@ -265,6 +265,9 @@ func (c *Core) giveUp(b *blob, r *reader) {
 		return
 	}
 	switch {
+	case s.refused != 0 && len(c.up) > 0 && b.layoutSet() &&
+		(c.inFlightAt(b, i) || b.progress != 0 && !c.reached(b, b.progress.Add(c.cfg.Standstill))):
+		// Others, whom the origin lets in, are at it.
 	case s.refused != 0 && c.usableSource(b) == nil:
 		c.failReader(r, s.refused, ReasonOrigin)
 	case s.fails > 0 && c.now < s.until && (s.fails > 1 || b.have.Count() == 0) &&
