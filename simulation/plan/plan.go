@@ -149,15 +149,16 @@ func (q *Question) With() Answer {
 		a.Paid = f * (2*q.zones() - 1)
 	}
 	least, because := q.Least()
-	rounds := time.Duration(bits.Len(uint(q.Nodes))) // ceil(log2(n+1))
-	t := span(chunk, q.Down)
+	rounds := int64(bits.Len(uint(q.Nodes))) // ceil(log2(n+1))
+	// turns is how long a node's link takes for so many chunks.
+	turns := func(chunks int64) time.Duration { return mulDiv(int64(span(chunk, q.Down)), chunks, 1) }
 	switch {
 	case because == ByNodes || because == ByUploads && q.Up >= q.Down:
-		a.Time, a.Because = t*(time.Duration(ceil(f, chunk))-1+rounds), ByPassing
+		a.Time, a.Because = turns(ceil(f, chunk)-1+rounds), ByPassing
 	case because == ByOrigin:
-		a.Time, a.Because = least+t*(rounds-1), ByOriginUp
+		a.Time, a.Because = add(least, turns(rounds-1)), ByOriginUp
 	default:
-		a.Time, a.Because = least+t*(rounds-1), because
+		a.Time, a.Because = add(least, turns(rounds-1)), because
 	}
 	if r := q.Limit.Requests; r > 0 {
 		asking := a.Requests

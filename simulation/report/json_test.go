@@ -132,9 +132,9 @@ func TestEmptyRun(t *testing.T) {
 // A list of seeds tells of those that failed and of those that are missing.
 func TestSummary(t *testing.T) {
 	var runs []*Report
-	for i, seconds := range []time.Duration{50, 48, 61} {
+	for i, makespan := range []time.Duration{50 * time.Second, 48 * time.Second, 61 * time.Second} {
 		run, res := sample(10)
-		run.Seed, res.Makespan = uint64(3-i), seconds*time.Second
+		run.Seed, res.Makespan = uint64(3-i), makespan
 		if i == 2 {
 			res.Invariants[0].Violations, res.Invariants[0].First = 1, "after 1 s"
 		}

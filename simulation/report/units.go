@@ -143,8 +143,7 @@ func ratio(a, b int64) *float64 {
 	return &v
 }
 
-// Size, Duration, Count and Few write figures as reports have them: bytes, a time, a
-// number, and one of which only the size matters.
+// Size is a number of bytes as reports have it.
 func Size(n int64) string { return size(n) }
 
 // Duration is a time as reports have it.
