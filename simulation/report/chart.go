@@ -53,6 +53,7 @@ var (
 	dashed = []vg.Length{7, 3}
 	dotted = []vg.Length{1.5, 2.5}
 	broken = []vg.Length{9, 3, 2, 3}
+	long   = []vg.Length{14, 3}
 )
 
 // Key is an entry of a legend. Legends stand beside the plots, so that they cover

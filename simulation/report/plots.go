@@ -218,7 +218,7 @@ func (r *Report) linkChart(end float64) *chart {
 		simulation.RackUplink: {"rack uplinks", inkGreen, dashed},
 		simulation.ZoneUplink: {"zone links", inkOrange, dotted},
 		simulation.PaidUplink: {"paid zone links", inkPurple, broken},
-		simulation.OriginLink: {"registry's link", inkRed, dashed},
+		simulation.OriginLink: {"registry's link", inkRed, long},
 	}
 	most := 0.0
 	var lines [simulation.LinkClasses]plotter.XYs
