@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sync/errgroup"
@@ -37,7 +38,11 @@ func (t *trial) one(ctx context.Context) error {
 	case errors.As(err, new(*exitError)):
 		return err
 	case err != nil:
-		return fmt.Errorf("%w\nAgain: %s", err, t.command(strconv.FormatUint(seed, 10)))
+		err = fmt.Errorf("%w\nAgain: %s", err, t.command(strconv.FormatUint(seed, 10)))
+		if t.flags.shrink {
+			err = errors.Join(err, t.shrink(ctx, seed, true))
+		}
+		return err
 	}
 	if t.flags.json {
 		err = r.JSON(t.p.stdout)
@@ -55,7 +60,7 @@ func (t *trial) one(ctx context.Context) error {
 		return nil
 	}
 	if t.flags.shrink {
-		if err := t.shrink(ctx, seed); err != nil {
+		if err := t.shrink(ctx, seed, false); err != nil {
 			return err
 		}
 	}
@@ -168,7 +173,9 @@ func (t *trial) many(ctx context.Context) error {
 		return nil
 	}
 	if t.flags.shrink && len(sum.Sum.Broken) > 0 {
-		if err := t.shrink(ctx, sum.Sum.Broken[0]); err != nil {
+		seed := sum.Sum.Broken[0]
+		gaveError := slices.ContainsFunc(sum.Sum.Failed, func(f report.Failed) bool { return f.Seed == seed })
+		if err := t.shrink(ctx, seed, gaveError); err != nil {
 			return err
 		}
 	}

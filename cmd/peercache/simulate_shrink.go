@@ -19,8 +19,9 @@ import (
 )
 
 // shrink leaves faults out of a failing run for as long as it fails in one of the ways
-// in which it failed, writes what is left to a file, and says how to run that.
-func (t *trial) shrink(ctx context.Context, seed uint64) error {
+// in which it failed, writes what is left to a file, and says how to run that. A run
+// that gave an error, and no report, has to give one.
+func (t *trial) shrink(ctx context.Context, seed uint64, gaveError bool) error {
 	run, err := t.expand(seed)
 	if err != nil {
 		return usageError(err)
@@ -32,12 +33,11 @@ func (t *trial) shrink(ctx context.Context, seed uint64) error {
 	fmt.Fprintf(t.p.stderr, "Shrinking the %d faults of seed %d; Ctrl-C keeps what is left by then\n", len(run.Faults), seed)
 	about := t.about(seed)
 	var ways []string
-	runs := 0
+	first := !gaveError
 	least, err := simulation.Shrink(ctx, run, t.options, func(res *simulation.Result) bool {
-		runs++
 		now := report.New(run, res, about).Ways()
-		if runs == 1 {
-			ways = now
+		if first {
+			first, ways = false, now
 		}
 		return slices.ContainsFunc(now, func(w string) bool { return slices.Contains(ways, w) })
 	})
@@ -48,7 +48,7 @@ func (t *trial) shrink(ctx context.Context, seed uint64) error {
 	if werr != nil {
 		return werr
 	}
-	fmt.Fprintf(t.p.stderr, "%d of %d faults are left after %d runs, in %s\nAgain: %s\n", len(least.Faults), len(run.Faults), runs, file, again)
+	fmt.Fprintf(t.p.stderr, "%d of %d faults are left, in %s\nAgain: %s\n", len(least.Faults), len(run.Faults), file, again)
 	if err != nil {
 		return errInterrupted
 	}
