@@ -375,9 +375,7 @@ func (c *Core) close(b *blob) {
 		c.cancelRead(r)
 	}
 	if !b.proven {
-		for _, n := range b.neighbours {
-			c.send(n.id, Message{Kind: MsgLeave, Blob: b.id, Size: b.size, Small: b.small})
-		}
+		c.leave(b)
 	}
 	if b.isOpen && !b.proven && !b.small && b.have.Count() > 0 {
 		c.held[b.id] = holding{b.size, b.small, false}

@@ -42,10 +42,11 @@ type coordinator struct {
 }
 
 // above is the member that should be asked rather than this node, zero if there
-// is none.
+// is none. One that itself asks this node, which ranks better, leaves it to this node:
+// where views differ, a node that is no member by its own may be the first by another's.
 func (c *Core) above(b *blob) chunkindex.NodeID {
 	for _, id := range c.committee(b) {
-		if c.unsure(b) || id == c.cfg.Self {
+		if c.unsure(b) || id == c.cfg.Self || b.coord != nil && b.coord.byID[id] != nil && !c.better(b, id) {
 			break
 		}
 		if !slices.Contains(b.passed, id) && c.answers(b, id) {

@@ -181,6 +181,18 @@ func (c *Core) sendState(b *blob, n *neighbour, reply bool) {
 	c.send(n.id, m)
 }
 
+// leave tells those who know of this node's interest in b, its neighbours and whom it
+// asked, that there is none any more.
+func (c *Core) leave(b *blob) {
+	m := Message{Kind: MsgLeave, Blob: b.id, Size: b.size, Small: b.small}
+	for _, n := range b.neighbours {
+		c.send(n.id, m)
+	}
+	if to := b.ask.to; b.neighbour(to) == nil && c.isUp(to) {
+		c.send(to, m)
+	}
+}
+
 // tellState tells the neighbours that want to know what this node holds, and what
 // it is reading from the origin.
 func (c *Core) tellState(b *blob) {
@@ -250,6 +262,10 @@ func (c *Core) message(from chunkindex.NodeID, m *Message) {
 	}
 	b := c.blobs[m.Blob]
 	if b == nil {
+		if m.Kind == MsgGrant {
+			// Asked for, and come by otherwise since.
+			c.send(from, Message{Kind: MsgLeave, Blob: m.Blob, Size: m.Size, Small: m.Small})
+		}
 		return
 	}
 	n := b.neighbour(from)

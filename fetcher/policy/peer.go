@@ -210,10 +210,10 @@ func (c *Core) committee(b *blob) []chunkindex.NodeID {
 	return b.ranked
 }
 
-// unsure reports whether it is not known yet who is near to b: in a cluster with more
-// nodes than a committee has, those that this node is connected to may be no members.
+// unsure reports whether it is not known yet who is near to b: those that this node is
+// connected to may be no members of its committee.
 func (c *Core) unsure(b *blob) bool {
-	return b.looking && len(b.closest) == 0 && len(c.up) >= committeeSize && !c.reached(b, b.lookedAt.Add(c.cfg.SettleTimeout))
+	return b.looking && len(b.closest) == 0 && !c.reached(b, b.lookedAt.Add(2*c.cfg.AskTimeout))
 }
 
 // gone reports whether a node cannot be reached, as far as was tried.

@@ -289,9 +289,7 @@ func (c *Core) provenWhole(b *blob) {
 		b.level[i] = chunkindex.Proven
 	}
 	c.announce(b)
-	for _, n := range b.neighbours {
-		c.send(n.id, Message{Kind: MsgLeave, Blob: b.id, Size: b.size, Small: b.small})
-	}
+	c.leave(b)
 	b.coord = nil
 	c.advance(b)
 }
