@@ -16,8 +16,9 @@
 //	command           the line that does it again
 //	ok, problems      whether everything is as demanded; what is not, in words
 //	partial           the run was interrupted: everything below is as of then
-//	pulls             {total, complete, unserved, excused, unfinished, failures}; excused: the
-//	                  node was dead or cut off; failures: errors that clients were given
+//	pulls             {total, complete, unserved, excused, refused, unfinished, failures}; excused:
+//	                  the node was dead or cut off; refused: the origin does not let it in;
+//	                  failures: errors that clients were given
 //	unserved          the first 20: {node, image, begun_seconds, status, failures}
 //	makespan_seconds  from the first client's start to the last one's end
 //	optimum_seconds   T*, what no schedule beats by much where the origin is no faster

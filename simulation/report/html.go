@@ -181,7 +181,7 @@ func (r *Report) tiles() []tile {
 	for _, l := range []struct {
 		n    int
 		text string
-	}{{r.Pulls.Unserved, "NOT served"}, {r.Pulls.Excused, "ended with their nodes"}, {r.Pulls.Unfinished, "under way"}} {
+	}{{r.Pulls.Unserved, "NOT served"}, {r.Pulls.Excused, "ended with their nodes"}, {r.Pulls.Refused, "without access"}, {r.Pulls.Unfinished, "under way"}} {
 		if l.n > 0 {
 			left = append(left, count(l.n)+" "+l.text)
 		}

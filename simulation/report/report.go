@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/http"
 	"slices"
 	"time"
 
@@ -106,9 +107,11 @@ type Pulls struct {
 	Total    int `json:"total"`
 	Complete int `json:"complete"`
 	// Unserved are those that should have been served. Excused: the node was dead or
-	// cut off. Unfinished: the run was interrupted before them.
+	// cut off. Refused: the registry does not let the node in, and it was told so. Unfinished: the
+	// run was interrupted before them.
 	Unserved   int `json:"unserved"`
 	Excused    int `json:"excused"`
+	Refused    int `json:"refused"`
 	Unfinished int `json:"unfinished"`
 	// Failures is how often clients were told that they cannot have a blob.
 	Failures int64 `json:"failures"`
@@ -226,6 +229,8 @@ func (r *Report) countPulls() {
 			r.Pulls.Complete++
 		case p.Excused:
 			r.Pulls.Excused++
+		case r.locked(p):
+			r.Pulls.Refused++
 		case r.Partial && p.Status == 0:
 			r.Pulls.Unfinished++
 		default:
@@ -260,6 +265,13 @@ func without(run *scenario.Run) int64 {
 		}
 	}
 	return sum
+}
+
+// locked says whether a client was refused as it should be: the registry does not let
+// its node in.
+func (r *Report) locked(p *simulation.PullResult) bool {
+	n := r.run.Origin.Readers
+	return n > 0 && p.Node >= n && (p.Status == http.StatusUnauthorized || p.Status == http.StatusForbidden || p.Status == http.StatusNotFound)
 }
 
 // judge fills in Problems and OK.

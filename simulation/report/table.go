@@ -106,6 +106,9 @@ func (r *Report) clientsText() string {
 	if n := r.Pulls.Excused; n > 0 {
 		text += fmt.Sprintf("; %s ended with their nodes", count(n))
 	}
+	if n := r.Pulls.Refused; n > 0 {
+		text += fmt.Sprintf("; %s were refused, as their nodes have no access", count(n))
+	}
 	if n := r.Pulls.Unfinished; n > 0 {
 		text += fmt.Sprintf("; %s were under way", count(n))
 	}
