@@ -16,8 +16,10 @@ import (
 )
 
 const (
-	// parallelRuns is how many runs with different seeds are made at once.
+	// parallelRuns is how many runs with different seeds are made at once, unless one of
+	// them takes more than largeRun of memory.
 	parallelRuns = 2
+	largeRun     = 2 << 30
 	// fewSeeds is from how many runs of a fault search on a mechanism that never
 	// happened is a failure: the search did not look there.
 	fewSeeds = 100
@@ -118,7 +120,7 @@ func (t *trial) many(ctx context.Context) error {
 	}
 	// Want of memory, and files that cannot be written, end all.
 	group, inner := errgroup.WithContext(ctx)
-	group.SetLimit(parallelRuns)
+	group.SetLimit(t.parallel())
 	var shown errgroup.Group
 	shown.Go(func() error { return t.rows(outcomes, done, progress) })
 	for i, seed := range t.seeds {
@@ -180,6 +182,19 @@ func (t *trial) many(ctx context.Context) error {
 		}
 	}
 	return errBroken
+}
+
+// parallel is how many runs are made at once. Each sees the memory that is free when it
+// begins: two large ones could begin where there is room for one.
+func (t *trial) parallel() int {
+	run, err := t.expand(t.seeds[0])
+	if err != nil {
+		return 1
+	}
+	if need := simulation.Estimate(run); need > largeRun || t.options.MemoryLimit > 0 && 2*need > t.options.MemoryLimit {
+		return 1
+	}
+	return parallelRuns
 }
 
 func seedDir(seed uint64) string { return "seed-" + strconv.FormatUint(seed, 10) }
