@@ -30,7 +30,7 @@ test-unit:
 	$(GO) test -race -timeout 10m ./...
 
 # Real nodes on a simulated network in virtual time, without the race detector, which
-# makes ten times as much of it. 50 take some 40 CPU-seconds and 2 GiB, 200 twenty times that.
+# makes ten times as much of it. 50 take some 40 CPU-seconds and 2 GiB, 200 300 and 12 GiB.
 VIRTUAL_NODES ?= 50
 .PHONY: test-virtual
 test-virtual:

@@ -65,7 +65,7 @@ const virtualMeeting, virtualSettling = time.Minute, 5 * time.Second
 
 const (
 	// Below 400 connections a node is connected to all others, and each of the two ends takes
-	// some 200 KiB: 200 nodes take 8 GiB.
+	// some 200 KiB: 200 nodes take 8 to 12 GiB.
 	maxVirtualNodes   = 256
 	maxVirtualContent = 1 << 30
 )

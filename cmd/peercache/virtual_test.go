@@ -124,7 +124,7 @@ func TestVirtualFlashCrowd(t *testing.T) {
 
 // What goes wrong in the middle of a pull costs time, and no client its image.
 func TestVirtualFaults(t *testing.T) {
-	const size = 12 << 20 // a second at full speed
+	const size, rate = 6 << 20, 6_250_000 // a second at full speed
 	for _, test := range []struct {
 		name   string
 		fault  scenario.Fault
@@ -139,7 +139,7 @@ func TestVirtualFaults(t *testing.T) {
 			func(r *virtualResult) bool { return r.Completion[4] > 1.4 }},
 		{"two halves", scenario.Fault{Kind: scenario.Partition, Nodes: []int{0, 1, 2}, At: 100 * time.Millisecond, For: 8 * time.Second}, 2_020_000,
 			func(r *virtualResult) bool { return r.EgressBytes > size }},
-		{"origin out", scenario.Fault{Kind: scenario.OriginOutage, At: 300 * time.Millisecond, For: 2 * time.Second}, 1_400_000,
+		{"origin out", scenario.Fault{Kind: scenario.OriginOutage, At: 300 * time.Millisecond, For: 2 * time.Second}, 1_700_000,
 			func(r *virtualResult) bool { return slices.Max(r.Completion) > 2 }},
 		{"one can reach the origin", scenario.Fault{Kind: scenario.Offline, Nodes: []int{0, 1, 2, 3, 4}}, 1_020_000,
 			func(r *virtualResult) bool {
@@ -149,7 +149,7 @@ func TestVirtualFaults(t *testing.T) {
 			func(r *virtualResult) bool { return r.LostPackets > 1000 }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			run := flashCrowd(6, size, 12_500_000, 500*time.Microsecond)
+			run := flashCrowd(6, size, rate, 500*time.Microsecond)
 			run.Faults = []scenario.Fault{test.fault}
 			run.Limits.Egress = test.egress
 			for i := range run.Pulls {
