@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -68,6 +69,11 @@ interrupted; then the report is of what happened until then.`,
 			t, err := p.trial(args[0], &f)
 			if err != nil {
 				return usageError(err)
+			}
+			if os.Getenv("GOGC") == "" {
+				// A run keeps most of what it allocates: that garbage goes sooner costs it
+				// next to no time, and saves a quarter of the memory.
+				debug.SetGCPercent(50)
 			}
 			return t.do(cmd.Context())
 		},
