@@ -25,7 +25,8 @@
 //	                  than a node (see package plan); 0 where it is not known
 //	makespan_ratio    of the two
 //	completion_seconds, first_byte_seconds
-//	                  {count, mean, p50, p90, p99, max}: each client from its own start
+//	                  {count, mean, p50, p90, p99, max}: each client that was served, from its
+//	                  own start; of an interrupted run the first bytes of all that had one
 //	unique_bytes      of blobs and manifests wanted, each counted once
 //	origin_bytes      that the origin sent, aborted and hedged ones included
 //	origin_egress_ratio

@@ -156,7 +156,11 @@ func (r *Report) tiles() []tile {
 	if r.MakespanRatio != nil {
 		note = fmt.Sprintf("%.3f of the optimum, %s", *r.MakespanRatio, duration(r.res.Optimum))
 	}
-	add("All done after", orNever(r.Makespan), note)
+	if r.Partial {
+		add("All done after", "–", fmt.Sprintf("%s of %s were done by then", count(r.Pulls.Complete), count(r.Pulls.Total)))
+	} else {
+		add("All done after", orNever(r.Makespan), note)
+	}
 	add("A client waits", orNever(r.Completion.P50), "median; p99 "+orNever(r.Completion.P99)+", max "+orNever(r.Completion.Max))
 	add("First byte", orNever(r.FirstByte.P50), "median; p99 "+orNever(r.FirstByte.P99)+", max "+orNever(r.FirstByte.Max))
 	note = "for " + size(r.UniqueBytes) + " of distinct content"

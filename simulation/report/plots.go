@@ -113,13 +113,17 @@ func (r *Report) completionChart(end float64) *chart {
 	c := newChart("Completion", "The part of all pulls that had begun, and that were complete.", timeAxis(sinceStart, end), shareAxis("pulls", 1.02))
 	c.shade("a fault", r.faultSpans())
 	total := len(r.res.Pulls)
-	if begun[len(begun)-1] > end/100 {
+	if len(done) == 0 || slices.Max(begun) > end/100 {
 		c.line("begun", steps(begun, total, end), inkOrange, dashed, true)
 	}
 	if t := r.Optimum; t > 0 && t <= end {
 		c.line("optimum T*", plotter.XYs{{X: t, Y: 0}, {X: t, Y: 1.02}}, inkText, dotted, false)
 	}
-	c.line("complete", steps(done, total, end), inkBlue, solid, true)
+	complete := steps(done, total, end)
+	if len(done) == 0 {
+		complete = plotter.XYs{{X: 0, Y: 0}, {X: end, Y: 0}}
+	}
+	c.line("complete", complete, inkBlue, solid, true)
 	return c
 }
 
@@ -287,21 +291,21 @@ func (r *Report) windows(f func(from, to *simulation.Point)) {
 // waitChart shows how long clients waited: for the first byte, and for all.
 func (r *Report) waitChart(float64) *chart {
 	var first, all []float64
-	for _, d := range r.res.FirstByte {
+	for _, d := range firstBytes(r.res) {
 		first = append(first, d.Seconds())
 	}
 	for _, d := range r.res.Completion {
 		all = append(all, d.Seconds())
 	}
-	if len(all) == 0 {
+	if len(first) == 0 && len(all) == 0 {
 		return nil
 	}
-	most := slices.Max(all)
+	most := slices.Max(append(slices.Clone(first), all...))
 	x := timeAxis("time since the client's start", most*1.02)
 	if least := leastAbove(first); least > 0 && most/least > 30 {
 		x = logTimeAxis("time since the client's start", least*0.9, most*1.1)
 	}
-	c := newChart("Waiting", "Of the clients that were served, the part that had the first byte of a layer, and everything, within a time.", x, shareAxis("clients", 1.02))
+	c := newChart("Waiting", "Of the clients that got so far, the part that had the first byte of a layer, and everything, within a time.", x, shareAxis("clients", 1.02))
 	for _, l := range []struct {
 		name   string
 		values []float64

@@ -178,7 +178,7 @@ func New(run *scenario.Run, res *simulation.Result, about About) *Report {
 		TraceHash: fmt.Sprintf("%016x", res.Trace), Version: about.Version, Commit: about.Commit, Modified: about.Modified,
 		Go: about.Go, Platform: about.Platform, Command: about.Command, Partial: res.Partial,
 		Makespan: seconds(res.Makespan), Optimum: seconds(res.Optimum), MakespanRatio: ratio(int64(res.Makespan), int64(res.Optimum)),
-		Completion: distribution(res.Completion), FirstByte: distribution(res.FirstByte),
+		Completion: distribution(res.Completion), FirstByte: distribution(firstBytes(res)),
 		UniqueBytes: res.UniqueBytes, OriginBytes: res.OriginBytes, OriginEgressRatio: ratio(res.OriginBytes, res.UniqueBytes),
 		OriginRequests: res.OriginRequests, OriginManifestRequests: res.ManifestRequests, OriginThrottled: res.Throttled,
 		PeerBytes: res.PeerBytes, CutBytes: res.CutBytes,
@@ -215,6 +215,9 @@ func New(run *scenario.Run, res *simulation.Result, about About) *Report {
 	}
 	r.Virtual = max(r.Virtual, r.Makespan)
 	r.WithoutBytes = without(run)
+	if r.Partial || r.Makespan == 0 {
+		r.MakespanRatio = nil // there is more to come
+	}
 	r.countPulls()
 	r.judge()
 	return r
@@ -265,6 +268,22 @@ func without(run *scenario.Run) int64 {
 		}
 	}
 	return sum
+}
+
+// firstBytes is how long clients waited for the first byte, ascending; where the run was
+// interrupted also those that were not done yet.
+func firstBytes(res *simulation.Result) []time.Duration {
+	if !res.Partial {
+		return res.FirstByte
+	}
+	var all []time.Duration
+	for i := range res.Pulls {
+		if p := &res.Pulls[i]; p.First > 0 {
+			all = append(all, p.First-p.Begun)
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // locked says whether a client was refused as it should be: the registry does not let

@@ -77,7 +77,7 @@ func (r *Report) verdict() string {
 
 func (r *Report) howLong() string {
 	text := times(r.Completion)
-	if r.Makespan > 0 {
+	if r.Makespan > 0 && !r.Partial {
 		text += "; all were done after " + duration(r.res.Makespan)
 		if r.MakespanRatio != nil {
 			text += fmt.Sprintf(" (%.3f of the optimum %s)", *r.MakespanRatio, duration(r.res.Optimum))
