@@ -173,6 +173,14 @@ type source struct {
 	told Time
 }
 
+// lookUp returns the blob, nil if nobody wants it. It is mostly the one of the last time.
+func (c *Core) lookUp(id digest.Digest) *blob {
+	if c.last == nil || c.last.id != id {
+		c.last = c.blobs[id]
+	}
+	return c.last
+}
+
 func (c *Core) blob(id digest.Digest) *blob {
 	b := c.blobs[id]
 	if b == nil {
@@ -380,7 +388,11 @@ func (c *Core) close(b *blob) {
 	if b.isOpen && !b.proven && !b.small && b.have.Count() > 0 {
 		c.held[b.id] = holding{b.size, b.small, false}
 	}
+	for _, n := range b.neighbours {
+		n.leave()
+	}
 	delete(c.blobs, b.id)
+	c.last = nil
 	c.order = slices.DeleteFunc(c.order, func(o *blob) bool { return o == b })
 	c.emit(Effect{Kind: EfClose, Blob: b.id})
 }

@@ -25,6 +25,7 @@ type Core struct {
 	up []*peer
 
 	blobs map[digest.Digest]*blob
+	last  *blob   // that was looked up
 	order []*blob // the same, oldest first
 	held  map[digest.Digest]holding
 
@@ -110,11 +111,11 @@ func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect {
 	case EvMessage:
 		c.message(ev.Peer, &ev.Msg)
 	case EvLooked:
-		if b := c.blobs[ev.Blob]; b != nil {
+		if b := c.lookUp(ev.Blob); b != nil {
 			c.looked(b, ev.Closest, ev.Providers)
 		}
 	case EvOpened:
-		if b := c.blobs[ev.Blob]; b != nil {
+		if b := c.lookUp(ev.Blob); b != nil {
 			c.opened(b, ev.Levels, ev.Sums)
 		}
 	case EvTransferProgress:
@@ -130,15 +131,15 @@ func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect {
 			c.originEvent(r, ev)
 		}
 	case EvStored, EvStoreFailed:
-		if b := c.blobs[ev.Blob]; b != nil {
+		if b := c.lookUp(ev.Blob); b != nil {
 			c.stored(b, ev.Chunk, ev.Kind == EvStored)
 		}
 	case EvProven:
-		if b := c.blobs[ev.Blob]; b != nil && b.proving {
+		if b := c.lookUp(ev.Blob); b != nil && b.proving {
 			c.provenWhole(b)
 		}
 	case EvRefuted:
-		if b := c.blobs[ev.Blob]; b != nil && b.proving {
+		if b := c.lookUp(ev.Blob); b != nil && b.proving {
 			c.refuted(b)
 		}
 	case EvHeld:

@@ -153,7 +153,7 @@ func (c *Core) unreachable(id chunkindex.NodeID) {
 	}
 	c.connected(p)
 	p.unreachable = c.now.Add(c.cfg.Avoid)
-	if !p.met && p.banned == 0 {
+	if !p.met && p.banned == 0 && len(p.near) == 0 {
 		delete(c.peers, id) // anybody can name any number of nodes
 	}
 	for _, b := range slices.Clone(c.order) {

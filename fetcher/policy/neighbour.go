@@ -9,6 +9,7 @@ import (
 // neighbour is a peer as far as one blob goes.
 type neighbour struct {
 	id   chunkindex.NodeID
+	b    *blob
 	p    *peer
 	size int64
 	// epoch is the neighbour's own: see [blob].
@@ -38,6 +39,21 @@ type neighbour struct {
 }
 
 func (b *blob) neighbour(id chunkindex.NodeID) *neighbour { return b.byID[id] }
+
+// as is the same for a peer, at less cost: most of what happens is about one.
+func (b *blob) as(p *peer) *neighbour {
+	for _, n := range p.near {
+		if n.b == b {
+			return n
+		}
+	}
+	return nil
+}
+
+// leave undoes what addNeighbour made of the peer.
+func (n *neighbour) leave() {
+	n.p.near = slices.DeleteFunc(n.p.near, func(o *neighbour) bool { return o == n })
+}
 
 // setBit and clearBit note that a neighbour can, or cannot, serve chunk i.
 func (b *blob) setBit(n *neighbour, i int) {
@@ -94,7 +110,8 @@ func (n *neighbour) fit(b *blob) {
 }
 
 func (c *Core) addNeighbour(b *blob, id chunkindex.NodeID) *neighbour {
-	n := &neighbour{id: id, p: c.peer(id), size: -1}
+	n := &neighbour{id: id, b: b, p: c.peer(id), size: -1}
+	n.p.near = append(n.p.near, n)
 	if b.layoutSet() {
 		n.fit(b)
 	}
@@ -109,6 +126,7 @@ func (c *Core) dropNeighbour(b *blob, id chunkindex.NodeID) {
 			b.setBits(n, chunkindex.NewBitfield(b.n))
 		}
 		b.ask.checked = 0
+		n.leave()
 		delete(b.byID, id)
 		b.neighbours = slices.DeleteFunc(b.neighbours, func(o *neighbour) bool { return o == n })
 	}
@@ -260,7 +278,7 @@ func (c *Core) message(from chunkindex.NodeID, m *Message) {
 		c.heardJoin(from, m)
 		return
 	}
-	b := c.blobs[m.Blob]
+	b := c.lookUp(m.Blob)
 	if b == nil {
 		if m.Kind == MsgGrant {
 			// Asked for, and come by otherwise since.
@@ -268,7 +286,7 @@ func (c *Core) message(from chunkindex.NodeID, m *Message) {
 		}
 		return
 	}
-	n := b.neighbour(from)
+	n := b.as(p)
 	switch m.Kind {
 	case MsgHave:
 		c.heardHave(b, n, from, m)

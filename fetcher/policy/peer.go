@@ -33,6 +33,8 @@ type peer struct {
 	connecting          bool
 	dialed, unreachable Time
 	transfers           int // that come from it
+	// near is what it is to each blob that it is a neighbour for.
+	near []*neighbour
 	// busy: it serves as many as it wants to, until about then; refusals counts
 	// how often it said so since it last served.
 	busy     Time

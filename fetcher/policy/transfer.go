@@ -257,7 +257,7 @@ func (c *Core) transferEnded(t *transfer, ev Event) {
 		c.touch(b)
 		return
 	}
-	n := b.neighbour(t.from.id)
+	n := b.as(t.from)
 	switch {
 	case n == nil:
 	case ev.Fault == FaultGone:
