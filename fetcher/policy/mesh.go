@@ -198,7 +198,7 @@ func (c *Core) join(b *blob) {
 			c.send(id, Message{Kind: MsgJoin, Blob: b.id, Size: b.size, Small: b.small, Label: c.cfg.Label})
 		}
 		if slices.Contains(b.closest, c.cfg.Self) {
-			m := c.sample(c.swarm(b), c.cfg.Self)
+			m := c.sample(c.swarm(b), c.cfg.Self, c.cfg.Label)
 			c.heardPeers(b, &m)
 			c.enter(c.swarm(b), c.cfg.Self, c.cfg.Label)
 		}
@@ -215,16 +215,20 @@ func (c *Core) join(b *blob) {
 // farJoins is how many joins leave room in the mesh for near nodes.
 const farJoins = 4
 
-// fillMesh makes neighbours of candidates: at most three quarters of them near, so
-// that no zone is an island, and at first at most half of them far, since the near
-// ones may not have come yet.
+// fillMesh makes neighbours of candidates: first those of its rack, up to half of
+// all, whose bytes cross no uplink; at most three quarters of all near, so that no
+// zone is an island, and at first at most half of them far, since the near ones may
+// not have come yet.
 func (c *Core) fillMesh(b *blob) {
-	near, far := 0, 0
+	mates, near, far := 0, 0, 0
 	note := func(l Label) {
 		if c.cfg.Label.near(l) {
 			near++
 		} else {
 			far++
+		}
+		if c.cfg.Label.mate(l) {
+			mates++
 		}
 	}
 	for _, n := range b.neighbours {
@@ -239,13 +243,13 @@ func (c *Core) fillMesh(b *blob) {
 	if c.cfg.Label.Zone != 0 && b.joins < farJoins {
 		mostFar /= 2
 	}
-	for _, wantNear := range []bool{true, false} {
+	for distance := range 3 {
 		for _, o := range slices.Clone(b.candidates) {
 			isNear := c.cfg.Label.near(o.label)
 			switch p := c.peers[o.id]; {
 			case near+far >= c.cfg.Neighbours:
 				return
-			case isNear != wantNear || isNear && near >= c.cfg.Neighbours*3/4 || !isNear && far >= mostFar:
+			case c.cfg.Label.distance(o.label) != distance || distance == 0 && mates >= c.cfg.Neighbours/2 || isNear && near >= c.cfg.Neighbours*3/4 || !isNear && far >= mostFar:
 			case p != nil && p.connecting:
 			case p != nil && p.up:
 				note(o.label)
@@ -266,10 +270,13 @@ func (b *blob) dropCandidate(id chunkindex.NodeID) {
 // near reports whether two nodes are in one zone.
 func (l Label) near(o Label) bool { return l.Zone != 0 && l.Zone == o.Zone }
 
+// mate reports whether two nodes are in one rack.
+func (l Label) mate(o Label) bool { return l.Rack != 0 && l.Rack == o.Rack }
+
 // distance is 0 for nodes in one rack, 1 in one zone, 2 otherwise.
 func (l Label) distance(o Label) int {
 	switch {
-	case l.Rack != 0 && l.Rack == o.Rack:
+	case l.mate(o):
 		return 0
 	case l.near(o):
 		return 1
@@ -334,7 +341,7 @@ func (c *Core) heardJoin(from chunkindex.NodeID, m *Message) {
 	b := c.blob(m.Blob)
 	s := c.swarm(b)
 	s.seen = c.now
-	if reply := c.sample(s, from); len(reply.Peers) > 0 {
+	if reply := c.sample(s, from, m.Label); len(reply.Peers) > 0 {
 		reply.Blob, reply.Size, reply.Small = b.id, b.size, b.small
 		c.send(from, reply)
 	}
@@ -356,13 +363,23 @@ func (c *Core) enter(s *swarm, id chunkindex.NodeID, l Label) {
 	s.told++
 }
 
-// sample is a MsgPeers of joiners at random, without to.
-func (c *Core) sample(s *swarm, to chunkindex.NodeID) Message {
+// sample is a MsgPeers of joiners at random for to, and without it: up to half of
+// them of its rack, of which it would hear of few otherwise.
+func (c *Core) sample(s *swarm, to chunkindex.NodeID, label Label) Message {
 	m := Message{Kind: MsgPeers, N: len(s.joiners)}
-	for _, i := range c.rng.Perm(len(s.joiners)) {
-		if j := s.joiners[i]; j.id != to && len(m.Peers) < MaxPeers {
-			m.Peers, m.Labels = append(m.Peers, j.id), append(m.Labels, j.label)
+	order := c.rng.Perm(len(s.joiners))
+	add := func(most int, wanted func(Label) bool) {
+		for _, i := range order {
+			if j := s.joiners[i]; j.id != to && len(m.Peers) < most && wanted(j.label) {
+				m.Peers, m.Labels = append(m.Peers, j.id), append(m.Labels, j.label)
+			}
 		}
+	}
+	if label.Rack != 0 {
+		add(MaxPeers/2, label.mate)
+		add(MaxPeers, func(l Label) bool { return !label.mate(l) })
+	} else {
+		add(MaxPeers, func(Label) bool { return true })
 	}
 	return m
 }
