@@ -14,7 +14,8 @@ import (
 //
 // Excused are pulls of nodes that are dead; those that can reach neither the
 // origin nor a copy, nor ever will; and those of nodes whose links, disks or
-// CPUs stay slow. A client that was rightly told to go elsewhere has no deadline.
+// CPUs stay slow; and those of nodes that the origin refuses, if there are liars: nobody
+// can tell them who lies. A client that was rightly told to go elsewhere has no deadline.
 // Rightly told are clients of a blob that liars spoiled: what was given to them
 // cannot be taken back, so that the response is broken off, and a node to which a blob was
 // refuted again and again does not go on for ever.
@@ -51,7 +52,7 @@ func (v *completion) refused(n *node, cl *client, e *policy.Effect) {
 	}
 	v.Checks++
 	switch {
-	case e.Reason == policy.ReasonCorrupt && v.reach.liars:
+	case v.reach.liars && (e.Reason == policy.ReasonCorrupt || !v.mayRead(n)):
 	case v.slow[n.index] > 0 || v.c.now < v.reach.nodes[n.index].since+knownAfter:
 	case v.hasOrigin(n):
 		v.broken(n, cl.blob, "a client is told %d (%s), but the origin answers", e.Status, e.Reason)
@@ -64,7 +65,12 @@ func (v *completion) refused(n *node, cl *client, e *policy.Effect) {
 // can know.
 func (v *completion) hasOrigin(n *node) bool {
 	o := &v.c.run.Origin
-	return v.reach.hasOrigin(n) && (o.Readers == 0 || int(n.index) < o.Readers) && len(o.Limits) == 0 && o.Connections == 0
+	return v.reach.hasOrigin(n) && v.mayRead(n) && len(o.Limits) == 0 && o.Connections == 0
+}
+
+// mayRead reports whether the origin accepts a node's credentials.
+func (v *completion) mayRead(n *node) bool {
+	return v.c.run.Origin.Readers == 0 || int(n.index) < v.c.run.Origin.Readers
 }
 
 // hasCopy reports whether a node and those that count for it together hold a blob.
@@ -102,11 +108,11 @@ func (v *completion) over() {
 		switch {
 		case res.Done > 0 && startTime+int64(res.Done) <= due:
 		case res.Done > 0:
-			if v.slow[p.Node] == 0 {
+			if v.slow[p.Node] == 0 && (!v.reach.liars || v.mayRead(n)) {
 				v.broken(n, -1, "its pull of image %d is done after %v, %v after its start: too late by %v", p.Image,
 					res.Done, res.Done-p.At, time.Duration(startTime+int64(res.Done)-due))
 			}
-		case v.c.now < due || n.down || v.slow[p.Node] > 0:
+		case v.c.now < due || n.down || v.slow[p.Node] > 0 || v.reach.liars && !v.mayRead(n):
 		case v.hasOrigin(n) || v.hasImage(n, p.Image):
 			v.broken(n, -1, "its pull of image %d, begun %v ago, is not done", p.Image, time.Duration(v.c.now-startTime)-p.At)
 		}

@@ -3,6 +3,7 @@ package simulation
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -24,9 +25,9 @@ import (
 //   - what is counted: hedges, strict reads and probes, which the core counts in the
 //     step in which it reads, and the hedges of a coordinator that grants
 //     again what somebody says to hold and does not serve;
-//   - after a refutation, once more what was read before it, under each of its
-//     epochs; and all to a node to which a blob was refuted three times, since that
-//     trusts the origin alone;
+//   - of a blob that was refuted somewhere, once more all of it for each epoch that
+//     any node has come to; and all to a node to which it was refuted three times, since
+//     that trusts the origin alone;
 //   - of a chunk of which a read was cut, what had come of it: by a crash or the
 //     origin as often as that happens, by the reader's own will once a component, since
 //     reads end early when the rest has come from peers;
@@ -34,10 +35,11 @@ import (
 //   - what was granted by a node that something befell, for as long as others take to
 //     find out: in a large cluster, who reads what is known to who granted it, and
 //     the next coordinator asks those next in rank and the providers alone;
-//   - where views err, each blob once more for each member of its committee that
-//     sees none of those that rank before it, and so grants as if it was the first.
-//     With views that miss a part e of the others these are, all in all, 1/(1-e)
-//     copies.
+//   - where views differ, each blob once more for each node beyond the first that
+//     grants stripes of it: for whoever sees none that ranks before it grants as if it
+//     was the first. With views that miss a part e of the others these are, all in all,
+//     1/(1-e) copies. Views also differ after nodes came, went or fell silent, for as
+//     long as a look-up is kept (see viewTime).
 //
 // Limits.Egress bounds the sum over all, if it is not 0.
 type egress struct {
@@ -48,6 +50,7 @@ type egress struct {
 	// under them.
 	epochs map[nodeBlob]int
 	again  map[blobChunk][]reread
+	latest []int // the highest epoch of a blob
 	// granters are the nodes that granted a chunk, one to the other where they relay.
 	granters map[blobChunk][]int32
 	// cuts holds where a chunk's read was cut by the reader's will.
@@ -55,9 +58,10 @@ type egress struct {
 	alone int // the epoch after which a node reads for itself
 	// needless are the bytes beyond the bound, by blob; sentBytes all.
 	needless  []int64
-	roots     []int64 // how many copies views may cost, less one; -1 not known yet
 	sentBytes int64
-	why       []string
+	// coordinators are the nodes that granted stripes of a blob, to others or, being
+	// near to it, to themselves.
+	coordinators [][]int32
 }
 
 type nodeBlob struct {
@@ -130,10 +134,7 @@ func (v *egress) init(w *reach) {
 	v.reach, v.epochs, v.again, v.cuts = w, map[nodeBlob]int{}, map[blobChunk][]reread{}, map[blobChunk][]int32{}
 	v.granters = map[blobChunk][]int32{}
 	v.needless = make([]int64, len(v.c.blobs))
-	v.roots = make([]int64, len(v.c.blobs))
-	for k := range v.roots {
-		v.roots[k] = -1
-	}
+	v.coordinators, v.latest = make([][]int32, len(v.c.blobs)), make([]int, len(v.c.blobs))
 }
 
 // aloneAfter is after how many refutations of a blob a node trusts the origin alone.
@@ -143,6 +144,9 @@ const aloneAfter = 2
 func (v *egress) epoch(n *node, blob digest.Digest, epoch int) {
 	k := nodeBlob{n.index, blob}
 	v.epochs[k] = max(v.epochs[k], epoch)
+	if i, ok := v.c.byDigest[blob]; ok {
+		v.latest[i] = max(v.latest[i], min(epoch, aloneAfter+1))
+	}
 }
 
 // granted notes that a node grants chunks of a blob to another.
@@ -151,10 +155,17 @@ func (v *egress) granted(n *node, m *policy.Message) {
 	if !ok {
 		return
 	}
+	v.coordinates(n, k)
 	for i := m.Chunk; i < min(m.Chunk+m.N, v.c.blobs[k].n); i++ {
 		if at := (blobChunk{k, i}); !slices.Contains(v.granters[at], n.index) {
 			v.granters[at] = append(v.granters[at], n.index)
 		}
+	}
+}
+
+func (v *egress) coordinates(n *node, blob int32) {
+	if !slices.Contains(v.coordinators[blob], n.index) {
+		v.coordinators[blob] = append(v.coordinators[blob], n.index)
 	}
 }
 
@@ -179,6 +190,9 @@ func (v *egress) asked(n *node, e *policy.Effect, x *excuse) *asked {
 	}
 	a.next = a.first
 	a.excused = x.covers(e) || a.epoch > aloneAfter
+	if slices.Index(b.near, n.index) < replication && v.granters[blobChunk{k, a.first}] == nil {
+		v.coordinates(n, k)
+	}
 	if !a.excused {
 		for i := a.first; i < a.end; i++ {
 			v.Checks++
@@ -272,34 +286,22 @@ func (v *egress) exceeds(n *node, blob int32, bytes int64, what string) {
 	}
 }
 
-// allowance is how many bytes of a blob may be read again because views err.
-func (v *egress) allowance(blob int32) int64 {
-	if v.c.run.DHT.Misses == 0 {
-		return 0
+// viewTime is how long after a node came, went or fell silent others may see another
+// committee: they keep what they looked up (Config.CommitteeTTL).
+const viewTime = int64(30 * time.Second)
+
+// extra is how many more copies of a blob refutations and differing views may cost
+// now.
+func (v *egress) extra(blob int32) int64 {
+	more := v.latest[blob]
+	if v.c.run.DHT.Misses > 0 || v.c.now < v.reach.changed+viewTime {
+		more += max(len(v.coordinators[blob])-1, 0)
 	}
-	if v.roots[blob] < 0 {
-		v.roots[blob] = v.rootsOf(v.c.blobs[blob]) - 1
-	}
-	return v.roots[blob] * v.c.blobs[blob].size
+	return int64(more)
 }
 
-// rootsOf counts the members of a blob's committee that see none of those that rank
-// before them.
-func (v *egress) rootsOf(b *content) int64 {
-	var ids []chunkindex.NodeID
-	for _, i := range b.near[:min(len(b.near), replication)] {
-		ids = append(ids, v.c.nodes[i].id)
-	}
-	ids = policy.Rank(string(b.id), ids)
-	roots := int64(0)
-	for i, id := range ids {
-		n := v.c.nodeOf(&id)
-		if !slices.ContainsFunc(ids[:i], func(o chunkindex.NodeID) bool { return !v.c.misses(n, v.c.nodeOf(&o)) }) {
-			roots++
-		}
-	}
-	return roots
-}
+// allowance is the same in bytes.
+func (v *egress) allowance(blob int32) int64 { return v.extra(blob) * v.c.blobs[blob].size }
 
 func (v *egress) cancelled(n *node, id policy.ID) {
 	if a := v.find(n, id); a != nil {

@@ -8,8 +8,8 @@ package simulation
 // those of nodes that see another epoch of a refuted blob, those of a node whose word
 // is not good, those of two that may not have heard of one another yet (see
 // reach.counts), and what was granted by somebody whom something just befell (see
-// egress). Where views err, as many reads at once are allowed as members of
-// the committee see none that ranks before them: each of them grants.
+// egress). Where views differ, as many reads at once are allowed as nodes grant stripes
+// of the blob, and one more for each epoch of one that was refuted.
 type oneFetch struct {
 	tally
 	reach *reach
@@ -50,7 +50,7 @@ func (v *oneFetch) answered(a *asked) {
 			other = o
 		}
 	}
-	if at == 0 || v.c.run.DHT.Misses > 0 && at <= v.rules.allowance(a.blob)/v.c.blobs[a.blob].size {
+	if at <= v.rules.extra(a.blob) {
 		return
 	}
 	v.broken(v.c.nodes[a.node], a.blob, "the origin sends it chunks %d to %d while it sends node %d chunks %d to %d", a.next, a.end-1, other.node, other.next, other.end-1)

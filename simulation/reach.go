@@ -27,6 +27,8 @@ type reach struct {
 	// for patience.
 	origin, throttled           int
 	originSince, throttledSince int64
+	// changed is when a node last came, went or had a fault begin or end.
+	changed int64
 	// liars: some node did serve wrong bytes, or promised what it had not.
 	liars bool
 }
@@ -60,7 +62,7 @@ const knownAfter = int64(2500 * time.Millisecond)
 const never = int64(-1 << 62)
 
 func (w *reach) init(c *cluster) {
-	w.c, w.nodes, w.originSince, w.throttledSince = c, make([]standing, len(c.nodes)), never, never
+	w.c, w.nodes, w.originSince, w.throttledSince, w.changed = c, make([]standing, len(c.nodes)), never, never, never
 	for i := range w.nodes {
 		w.nodes[i].since, w.nodes[i].offlineSince, w.nodes[i].throttledSince = never, never, never
 	}
@@ -69,7 +71,7 @@ func (w *reach) init(c *cluster) {
 	}
 }
 
-func (w *reach) disturb(i int32) { w.nodes[i].since = w.c.now }
+func (w *reach) disturb(i int32) { w.nodes[i].since, w.changed = w.c.now, w.c.now }
 
 func (w *reach) linked(n *node, peer chunkindex.NodeID) {
 	if o := w.c.nodeOf(&peer); o != nil && w.links != nil {
@@ -113,7 +115,7 @@ func (w *reach) ended(f *scenario.Fault, nodes []int32) {
 func ofOrigin(f *scenario.Fault) bool { return len(f.Nodes) == 0 && f.Role == "" }
 
 func (w *reach) befell(f *scenario.Fault, s *standing, d int) {
-	s.since = w.c.now
+	s.since, w.changed = w.c.now, w.c.now
 	switch f.Kind {
 	case scenario.Crash, scenario.Drain, scenario.Partition:
 	case scenario.Offline, scenario.OriginError, scenario.OriginReset, scenario.OriginStall, scenario.OriginOutage, scenario.ExpiredToken:

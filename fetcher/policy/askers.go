@@ -215,6 +215,29 @@ func (c *Core) dropAsker(b *blob, id chunkindex.NodeID) {
 	}
 }
 
+// grantLost reports whether a node that was granted something seems to know nothing of
+// it: it answers, but no chunk came to anybody for long, and it does not say to read
+// any of what it was granted.
+func (c *Core) grantLost(b *blob, a *asker) bool {
+	if c.now < b.progress.Add(c.cfg.Linger) {
+		return false
+	}
+	n := b.neighbour(a.id)
+	return !slices.ContainsFunc(b.coord.grants, func(g *grant) bool {
+		if g.to != a.id {
+			return false
+		}
+		if c.now < g.at.Add(c.cfg.Linger) {
+			return true
+		}
+		i := -1
+		if n != nil {
+			i = n.inFlight.Next(g.first)
+		}
+		return i >= 0 && i < g.end
+	})
+}
+
 // checkAskers drops askers that have nothing more to ask for and did not say so: a
 // MsgLeave may have been lost with a connection, and one that asks for others does
 // not know when they have all. Who lacks something asks again and again, and comes
@@ -226,7 +249,7 @@ func (c *Core) checkAskers(b *blob) {
 		return
 	}
 	for _, a := range slices.Clone(b.coord.askers) {
-		if a.id != c.cfg.Self && c.now >= a.last.Add(c.cfg.Linger) && b.coord.granted(a) == 0 {
+		if a.id != c.cfg.Self && c.now >= a.last.Add(c.cfg.Linger) && (b.coord.granted(a) == 0 || c.grantLost(b, a)) {
 			c.dropAsker(b, a.id)
 		}
 	}

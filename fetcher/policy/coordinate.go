@@ -157,7 +157,10 @@ func (c *Core) coordinate(b *blob) {
 		for _, r := range b.coord.relayed {
 			c.giveBack(b, r, 0, 0)
 		}
-		b.coord = nil
+		b.coord.relayed = nil
+		if !c.crowded() || b.coord.known.Count() == 0 {
+			b.coord = nil
+		} // else nobody but this node may know who read what, until closeIdle forgets it
 		return
 	}
 	if !b.coord.settled && (!c.settled(b) || (b.apart || c.tookOver(b)) && !c.reached(b, b.introducedAt.Add(c.cfg.SettleTimeout))) {

@@ -453,3 +453,24 @@ func TestTwoThatAskedEachOtherLetGo(t *testing.T) {
 	w.wait(time.Minute, w.nodes[2].read(d, 0, -1))
 	w.quiet()
 }
+
+// A grant that never arrived, from a coordinator that was mute for a while, does not
+// keep it busy for ever with a node that lives. (Fault search, seed 67.)
+func TestLostGrantIsForgotten(t *testing.T) {
+	w := newWorld(t, 3, nil)
+	d := w.blob("lost", 20*mib)
+	first := w.node(rank(d, ids(w.nodes))[0])
+	first.mute = true
+	var clients []*client
+	for _, n := range w.nodes {
+		if n != first {
+			clients = append(clients, n.read(d, 0, -1))
+		}
+	}
+	w.wait(time.Minute, clients...)
+	if first.core.Census().Grants == 0 {
+		t.Fatal("nothing was granted in vain")
+	}
+	first.mute = false
+	w.quiet()
+}
