@@ -155,10 +155,11 @@ func (k *coordinator) setStuck(a *asker, stuck bool) {
 }
 
 // standstill is how long an asker is left without what somebody holds: in a large
-// cluster, a chunk takes many steps.
+// cluster, a chunk takes many steps. It is less than the askers' patience, so that they do
+// not all turn to the origin at once for what was lost with the nodes that had it.
 func (c *Core) standstill() time.Duration {
 	if c.crowded() {
-		return c.cfg.Patience
+		return 3 * c.cfg.Standstill
 	}
 	return c.cfg.Standstill
 }

@@ -23,7 +23,10 @@ func (c *Core) hedge(b *blob) {
 			// But not for ever: others may get what this reader does not wait for.
 			since = max(since, min(b.progress, r.since.Add(c.cfg.Patience/2)))
 		case b.busy[i] == 0 && !c.servable(b, i):
-			since, patience = max(since, min(b.progress, r.since.Add(c.cfg.Patience/2))), c.standstill()
+			since, patience = max(since, min(b.progress, r.since.Add(c.cfg.Patience/2))), c.cfg.Standstill
+			if c.crowded() {
+				patience = c.cfg.Patience // nor does this node see who reads
+			}
 		case c.now < c.lastBytes.Add(c.cfg.Standstill):
 			// Peers have it, and what they send of other blobs fills this node's link:
 			// the origin's bytes would come no sooner.
