@@ -10,6 +10,8 @@ type testCase struct {
 	Name string
 	// Train: the parameters are fitted on it.
 	Train bool
+	// Virtual: real nodes on a simulated network did it.
+	Virtual bool
 
 	nodes  int
 	rate   string

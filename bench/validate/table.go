@@ -77,8 +77,9 @@ func (t *table) verdicts(b *strings.Builder) {
 		name string
 		in   func(residual) bool
 	}{
-		{fmt.Sprintf("N = %d, tested on", goalNodes), func(r residual) bool { return !r.of.Train && r.of.nodes == goalNodes }},
-		{"All that was tested on", func(r residual) bool { return !r.of.Train }},
+		{fmt.Sprintf("N = %d, tested on", goalNodes), func(r residual) bool { return !r.of.Train && !r.of.Virtual && r.of.nodes == goalNodes }},
+		{"All real processes tested on", func(r residual) bool { return !r.of.Train && !r.of.Virtual }},
+		{"Simulated packets", func(r residual) bool { return r.of.Virtual }},
 		{"All that was fitted on", func(r residual) bool { return r.of.Train }},
 	} {
 		rows := slices.DeleteFunc(slices.Clone(t.rows), func(r residual) bool { return !of.in(r) })

@@ -133,7 +133,7 @@ func TestTable(t *testing.T) {
 		"| first | 10.00 (2.0 %) | 10.50 | +5.0 % | +0.0 % | +5.0 % | 0.10, 0.20 | 0, 0 | 100, 110 |",
 		"| second | 20.00 | 17.00 | -15.0 % | +0.0 % | -5.0 % | 0.00, 0.00 | 0, 2048 | 0, 0 |",
 		"- N = 16, tested on: makespan off by at most 15.0 % (goal 10 %: missed), 15.0 % on average; p99 by at most 5.0 % (goal 15 %: met); egress, without faults, by at most 2048 KiB (goal a chunk, 1024: missed).",
-		"- All that was tested on: makespan off by at most 15.0 % (goal 10 %: missed), 7.5 % on average;",
+		"- All real processes tested on: makespan off by at most 15.0 % (goal 10 %: missed), 7.5 % on average;",
 		"- All that was fitted on: makespan off by at most 5.0 % (goal 10 %: met)",
 	} {
 		if !strings.Contains(text, want) {
