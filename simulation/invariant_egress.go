@@ -59,8 +59,8 @@ type egress struct {
 	// needless are the bytes beyond the bound, by blob; sentBytes all.
 	needless  []int64
 	sentBytes int64
-	// coordinators are the nodes that granted stripes of a blob, to others or, being
-	// near to it, to themselves.
+	// coordinators are the nodes that granted stripes of a blob, to others or to
+	// themselves.
 	coordinators [][]int32
 }
 
@@ -102,6 +102,7 @@ type asked struct {
 // that follow it, a strict read and a probe the one read.
 type excuse struct {
 	hedge, one bool
+	grants     int  // given in this step and not sent to others
 	hedged     bool // stripe is the one
 	blob       digest.Digest
 	stripe     int64
@@ -111,6 +112,8 @@ func (x *excuse) count(m policy.Metric) {
 	switch m {
 	case policy.CountHedge:
 		x.hedge, x.hedged = true, false
+	case policy.CountGrant:
+		x.grants++
 	case policy.CountStrict, policy.CountProbe:
 		x.one = true
 	}
@@ -190,7 +193,7 @@ func (v *egress) asked(n *node, e *policy.Effect, x *excuse) *asked {
 	}
 	a.next = a.first
 	a.excused = x.covers(e) || a.epoch > aloneAfter
-	if slices.Index(b.near, n.index) < replication && v.granters[blobChunk{k, a.first}] == nil {
+	if x.grants > 0 {
 		v.coordinates(n, k)
 	}
 	if !a.excused {
@@ -269,7 +272,7 @@ func (v *egress) sent(n *node, blob int32, chunk int, bytes int64, whole bool) {
 		if a.needless != nil && a.needless[chunk-a.first] != "" {
 			v.exceeds(n, blob, bytes, fmt.Sprintf("it read chunk %d from the origin although %s", chunk, a.needless[chunk-a.first]))
 		}
-	case a.ending && !a.excused && bytes > 0:
+	case a.ending && !a.excused && bytes > 0 && v.reach.nodes[n.index].sick == 0:
 		component := v.reach.nodes[n.index].component
 		if slices.Contains(v.cuts[at], component) && v.c.now >= v.reach.nodes[n.index].since+knownAfter {
 			v.exceeds(n, blob, bytes, fmt.Sprintf("it gave up reading chunk %d half-way, and not as the first", chunk))

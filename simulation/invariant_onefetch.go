@@ -5,8 +5,8 @@ package simulation
 // origin has answered both.
 //
 // Not counted are reads that the core counts itself (hedges, strict reads, probes),
-// those of nodes that see another epoch of a refuted blob, those of a node whose word
-// is not good, those of two that may not have heard of one another yet (see
+// those of nodes to which the blob was refuted, who look for the liar each for
+// itself (egress bounds what that costs), those of a node whose word is not good, those of two that may not have heard of one another yet (see
 // reach.counts), and what was granted by somebody whom something just befell (see
 // egress). Where views differ, as many reads at once are allowed as nodes grant stripes
 // of the blob, and one more for each epoch of one that was refuted.
@@ -25,12 +25,12 @@ func (v *oneFetch) init(w *reach) {
 // asked checks a read that begins against those that are under way.
 func (v *oneFetch) asked(n *node, a *asked, open []*asked) {
 	v.Checks++
-	if a.excused {
+	if a.excused || a.epoch > 0 {
 		return
 	}
 	for _, o := range open {
 		first := max(o.next, a.first)
-		if o.blob != a.blob || o.excused || o.ending || o.epoch != a.epoch || first >= min(o.end, a.end) {
+		if o.blob != a.blob || o.excused || o.ending || o.epoch > 0 || first >= min(o.end, a.end) {
 			continue
 		}
 		m := v.c.nodes[o.node]
@@ -43,12 +43,19 @@ func (v *oneFetch) asked(n *node, a *asked, open []*asked) {
 // answered is called when the origin has answered a read.
 func (v *oneFetch) answered(a *asked) {
 	a.answered = true
+	if len(a.rivals) == 0 {
+		return
+	}
 	at, other := int64(0), (*asked)(nil)
-	for _, o := range a.rivals {
-		if o.answered && !o.over && !o.ending && max(o.next, a.next) < min(o.end, a.end) {
-			at++
-			other = o
+	for i := a.next; i < a.end; i++ {
+		n := int64(0)
+		for _, o := range a.rivals {
+			if o.answered && !o.over && !o.ending && o.next <= i && i < o.end {
+				n++
+				other = o
+			}
 		}
+		at = max(at, n)
 	}
 	if at <= v.rules.extra(a.blob) {
 		return

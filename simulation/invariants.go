@@ -141,6 +141,7 @@ func (r *rules) stepped(n *node, ev *policy.Event, effects []policy.Effect) {
 			}
 			if e.Msg.Kind == policy.MsgGrant {
 				r.egress.granted(n, &e.Msg)
+				excuse.grants--
 			}
 		case policy.EfTransfer:
 			r.memory.began(n, e, false)

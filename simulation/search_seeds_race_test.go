@@ -2,4 +2,4 @@
 
 package simulation
 
-const searchSeedsDefault = 0
+const searchSeedsDefault = 2
