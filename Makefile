@@ -19,7 +19,7 @@ build:
 
 # Unit, conformance, fuzz-seed and race tests, then the end-to-end ones.
 .PHONY: test
-test: deps test-unit test-virtual test-e2e
+test: deps test-unit test-virtual test-faults test-e2e
 
 .PHONY: deps
 deps:
@@ -35,6 +35,12 @@ VIRTUAL_NODES ?= 50
 .PHONY: test-virtual
 test-virtual:
 	$(GO) test -count 1 -timeout 60m -run TestVirtualFlashCrowd -v ./cmd/peercache -args -virtual.nodes $(VIRTUAL_NODES)
+
+# Random clusters in which random things go wrong: 200 of them, without the race
+# detector, which would take ten times as long.
+.PHONY: test-faults
+test-faults:
+	$(GO) test -timeout 10m -count 1 -run 'TestFaultSearch$$' ./simulation -args -search-seeds 200
 
 .PHONY: test-e2e
 test-e2e: build
