@@ -296,7 +296,7 @@ func (c *Core) transferred(t *transfer, n int64) {
 func (c *Core) refusedBy(b *blob, n *neighbour, others []chunkindex.NodeID) {
 	c.count(CountBusy, 1)
 	pause := max(c.transferTimes.median(b.cost()), minBusy)
-	n.p.busy = c.now.Add(min(pause<<min(n.p.refusals, 3), 2*c.cfg.AskTimeout))
+	n.p.busy = c.now.Add(min(pause<<min(n.p.refusals+2, 5), 2*c.cfg.AskTimeout))
 	if n.p.refusals++; n.p.refusals%refusalsBorne == 0 {
 		// Perhaps it never serves; others, and the origin, may be asked meanwhile.
 		n.shy = c.now.Add(2 * c.cfg.AskTimeout)
