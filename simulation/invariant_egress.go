@@ -54,8 +54,7 @@ type egress struct {
 	// granters are the nodes that granted a chunk, one to the other where they relay.
 	granters map[blobChunk][]int32
 	// cuts holds where a chunk's read was cut by the reader's will.
-	cuts  map[blobChunk][]int32
-	alone int // the epoch after which a node reads for itself
+	cuts map[blobChunk][]int32
 	// needless are the bytes beyond the bound, by blob; sentBytes all.
 	needless  []int64
 	sentBytes int64

@@ -167,9 +167,7 @@ func (d *dice) faults(r *scenario.Run, n int) {
 func (d *dice) fault(r *scenario.Run) scenario.Fault {
 	f := scenario.Fault{Kind: pick(d, faultKinds...), At: d.between(0, 4*time.Second), For: d.between(50*time.Millisecond, 6*time.Second)}
 	some := func(most int) {
-		for _, i := range d.Perm(len(r.Nodes))[:1+d.IntN(max(min(most, len(r.Nodes)-1), 1))] {
-			f.Nodes = append(f.Nodes, i)
-		}
+		f.Nodes = append(f.Nodes, d.Perm(len(r.Nodes))[:1+d.IntN(max(min(most, len(r.Nodes)-1), 1))]...)
 		slices.Sort(f.Nodes)
 	}
 	switch f.Kind {
