@@ -343,3 +343,24 @@ func TestExcused(t *testing.T) {
 		t.Errorf("%d unserved", r.Unserved)
 	}
 }
+
+// What a node read from the origin and took with it is granted again at once, where the
+// coordinator alone knew that it was read: nobody has to lose patience.
+func TestCrashOfManyIsMended(t *testing.T) {
+	w := crowd{nodes: 100, size: 128 * mib, seed: 2, retries: 5}
+	crash := scenario.Fault{Kind: scenario.Crash, At: w.optimum(t) / 2}
+	for i := 70; i < w.nodes; i++ {
+		crash.Nodes = append(crash.Nodes, i)
+	}
+	w.faults = []scenario.Fault{crash}
+	r := w.simulate(t)
+	if r.Unserved > 0 || len(r.Completion) != 70 {
+		t.Errorf("%d complete, %d unserved", len(r.Completion), r.Unserved)
+	}
+	if hedges := r.Metrics[policy.CountHedge]; hedges > 0 || r.Copies() > 1.05 || r.Slowdown() > 1.3 {
+		t.Errorf("%d hedges, %.3f copies, %.3f of the least makespan", hedges, r.Copies(), r.Slowdown())
+	}
+	if r.Metrics[policy.CountRegrant] == 0 {
+		t.Error("nothing was lost")
+	}
+}

@@ -120,6 +120,7 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 	}
 	if epoch > b.coord.epoch {
 		b.coord.epoch, b.coord.known, b.coord.old = epoch, chunkindex.NewBitfield(b.n), b.have.Clone()
+		b.coord.readBy = nil
 		for _, n := range b.neighbours {
 			if n.bits.Len() == b.n && !b.isLiar(n.id) {
 				b.coord.old.Union(n.bits)

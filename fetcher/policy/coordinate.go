@@ -24,6 +24,8 @@ type coordinator struct {
 	settled bool
 	// known holds what was read by grantees, for those that are not neighbours.
 	known chunkindex.Bitfield
+	// readBy says who read what is known.
+	readBy []run
 	// epoch is the latest under which somebody asked, known is of since then, old
 	// holds what somebody had by then.
 	epoch int
@@ -69,7 +71,7 @@ func (k *coordinator) appeared(at chunkindex.NodeID, first, end int) (granted bo
 		}
 		granted = true
 		for i := max(first, g.first); i < min(end, g.end); i++ {
-			if k.known.Set(i) {
+			if k.know(i, at) {
 				k.width.chunks++
 			}
 		}
@@ -85,6 +87,54 @@ func (k *coordinator) appeared(at chunkindex.NodeID, first, end int) (granted bo
 		}
 	}
 	return granted
+}
+
+// know notes that a node read chunk i. It reports whether that is news.
+func (k *coordinator) know(i int, by chunkindex.NodeID) bool {
+	if !k.known.Set(i) {
+		return false
+	}
+	for j := range k.readBy {
+		if r := &k.readBy[j]; r.by == by && r.end == i {
+			r.end++
+			return true
+		}
+	}
+	k.readBy = append(k.readBy, run{i, i + 1, by})
+	return true
+}
+
+// regrants drops what is known of chunks that are granted anew.
+func (k *coordinator) regrants(first, end int) {
+	for i := first; i < end; i++ {
+		k.known.Clear(i)
+	}
+	kept := k.readBy[:0:0]
+	for _, r := range k.readBy {
+		if r.first < first {
+			kept = append(kept, run{r.first, min(r.end, first), r.by})
+		}
+		if r.end > end {
+			kept = append(kept, run{max(r.first, end), r.end, r.by})
+		}
+	}
+	k.readBy = kept
+}
+
+// forget drops what is known only because a node read it, since that node is gone:
+// what it passed on in time is with some neighbour of this node by now or soon, and
+// the rest is lost and must be granted again. Where the blob was refuted, it is not
+// told apart who has which version, and the askers' patience decides.
+func (k *coordinator) forget(id chunkindex.NodeID) {
+	if k == nil || k.epoch > 0 {
+		return
+	}
+	k.readBy = slices.DeleteFunc(k.readBy, func(r run) bool {
+		for i := r.first; r.by == id && i < r.end; i++ {
+			k.known.Clear(i)
+		}
+		return r.by == id
+	})
 }
 
 // tookOver reports whether a better-ranked member is gone: in a large cluster, those

@@ -148,9 +148,7 @@ func (c *Core) grantedElsewhere(b *blob, i int) bool {
 func (c *Core) grant(b *blob, a *asker, r run, via chunkindex.NodeID) {
 	c.count(CountGrant, 1)
 	b.coord.grants = append(b.coord.grants, &grant{run: r, to: a.id, at: c.now, epoch: a.epoch, via: via})
-	for i := r.first; i < r.end; i++ {
-		b.coord.known.Clear(i)
-	}
+	b.coord.regrants(r.first, r.end)
 	if a.id == c.cfg.Self {
 		b.grants = append(b.grants, run{r.first, r.end, c.cfg.Self})
 		return
@@ -267,7 +265,7 @@ func (c *Core) takeBack(b *blob, r run, status int, wait time.Duration, origin O
 	}
 	if status == 200 {
 		for i := r.first; i < r.end; i++ {
-			b.coord.known.Set(i)
+			b.coord.know(i, r.by)
 		}
 		if a := b.coord.byID[r.by]; a != nil {
 			a.got(r.first, r.end)

@@ -136,6 +136,7 @@ func (c *Core) dropNeighbour(b *blob, id chunkindex.NodeID) {
 		}
 	}
 	c.dropAsker(b, id)
+	b.coord.forget(id)
 	if b.ask.to == id {
 		b.ask = asking{}
 	}
