@@ -6,6 +6,13 @@ import (
 	"github.com/peercache/peercache/chunkindex"
 )
 
+// reading is a run that was read from the origin by run.by.
+type reading struct {
+	run
+	// gone: when that node was found to be, 0 if it is not.
+	gone Time
+}
+
 // coordinator is the state of the node that ranks first for a blob: who wants
 // what from the origin, and who has been told to read it. It keeps no lease: a
 // grant lasts until its chunks are there, its holder gives it back, or its
@@ -25,7 +32,7 @@ type coordinator struct {
 	// known holds what was read by grantees, for those that are not neighbours.
 	known chunkindex.Bitfield
 	// readBy says who read what is known.
-	readBy []run
+	readBy []reading
 	// epoch is the latest under which somebody asked, known is of since then, old
 	// holds what somebody had by then.
 	epoch int
@@ -95,12 +102,12 @@ func (k *coordinator) know(i int, by chunkindex.NodeID) bool {
 		return false
 	}
 	for j := range k.readBy {
-		if r := &k.readBy[j]; r.by == by && r.end == i {
+		if r := &k.readBy[j]; r.by == by && r.end == i && r.gone == 0 {
 			r.end++
 			return true
 		}
 	}
-	k.readBy = append(k.readBy, run{i, i + 1, by})
+	k.readBy = append(k.readBy, reading{run{i, i + 1, by}, 0})
 	return true
 }
 
@@ -112,28 +119,44 @@ func (k *coordinator) regrants(first, end int) {
 	kept := k.readBy[:0:0]
 	for _, r := range k.readBy {
 		if r.first < first {
-			kept = append(kept, run{r.first, min(r.end, first), r.by})
+			kept = append(kept, reading{run{r.first, min(r.end, first), r.by}, r.gone})
 		}
 		if r.end > end {
-			kept = append(kept, run{max(r.first, end), r.end, r.by})
+			kept = append(kept, reading{run{max(r.first, end), r.end, r.by}, r.gone})
 		}
 	}
 	k.readBy = kept
 }
 
-// forget drops what is known only because a node read it, since that node is gone:
-// what it passed on in time is with some neighbour of this node by now or soon, and
-// the rest is lost and must be granted again. Where the blob was refuted, it is not
-// told apart who has which version, and the askers' patience decides.
-func (k *coordinator) forget(id chunkindex.NodeID) {
-	if k == nil || k.epoch > 0 {
+// readerGone notes that a node is gone with what it read.
+func (k *coordinator) readerGone(id chunkindex.NodeID, now Time) {
+	if k == nil {
 		return
 	}
-	k.readBy = slices.DeleteFunc(k.readBy, func(r run) bool {
-		for i := r.first; r.by == id && i < r.end; i++ {
+	for j := range k.readBy {
+		if r := &k.readBy[j]; r.by == id && r.gone == 0 {
+			r.gone = max(now, 1)
+		}
+	}
+}
+
+// forgetLost drops what is known only because a node read it that has been gone for
+// a moment: by now some neighbour has what it passed on in time, and the rest is
+// lost and must be granted again. Where the blob was refuted, it is not told apart
+// who has which version, and the askers' patience decides.
+func (c *Core) forgetLost(b *blob) {
+	k := b.coord
+	if k.epoch > 0 {
+		return
+	}
+	k.readBy = slices.DeleteFunc(k.readBy, func(r reading) bool {
+		if r.gone == 0 || !c.reached(b, r.gone.Add(c.cfg.AskTimeout)) {
+			return false
+		}
+		for i := r.first; i < r.end; i++ {
 			k.known.Clear(i)
 		}
-		return r.by == id
+		return true
 	})
 }
 
@@ -203,6 +226,7 @@ func (c *Core) coordinate(b *blob) {
 		c.dropAsker(b, c.cfg.Self)
 	}
 	c.checkAskers(b)
+	c.forgetLost(b)
 	if len(b.coord.askers) == 0 {
 		for _, r := range b.coord.relayed {
 			c.giveBack(b, r, 0, 0)

@@ -136,7 +136,7 @@ func (c *Core) dropNeighbour(b *blob, id chunkindex.NodeID) {
 		}
 	}
 	c.dropAsker(b, id)
-	b.coord.forget(id)
+	b.coord.readerGone(id, c.now)
 	if b.ask.to == id {
 		b.ask = asking{}
 	}
