@@ -119,6 +119,16 @@ func retryOf(err error) time.Duration {
 	return 0
 }
 
+// wishOf is how long the origin itself asks to be left alone, or 0: what is told to
+// peers. A node whose circuit breaker is open speaks for itself, and asks that again.
+func wishOf(err error) time.Duration {
+	var l interface{ Local() bool }
+	if errors.As(err, &l) && l.Local() {
+		return 0
+	}
+	return min(retryOf(err), maxRetry)
+}
+
 // definite reports whether an error is the origin's own word on the question,
 // rather than a sign that it cannot be asked.
 func definite(err error) bool {

@@ -386,6 +386,11 @@ type throttledError struct {
 
 func (e throttledError) RetryAfter() time.Duration { return e.wait }
 
+// breakerError is what a node's circuit breaker says.
+type breakerError struct{ throttledError }
+
+func (breakerError) Local() bool { return true }
+
 // fakeOrigin is a registry. Its fields may be changed between requests.
 type fakeOrigin struct {
 	mu        sync.Mutex

@@ -166,3 +166,18 @@ func TestRetryAfterYears(t *testing.T) {
 		})
 	})
 }
+
+// What the origin asks for is told to peers, what a node's own breaker says is not:
+// one that cannot reach the origin must not keep the others from it.
+func TestBreakerIsNoCooldown(t *testing.T) {
+	asked := throttledError{503, time.Minute}
+	if got := wishOf(fmt.Errorf("wrapped: %w", asked)); got != time.Minute {
+		t.Errorf("the origin's wish is %v", got)
+	}
+	if got := wishOf(fmt.Errorf("wrapped: %w", breakerError{asked})); got != 0 {
+		t.Errorf("a breaker's pause is the origin's wish of %v", got)
+	}
+	if got := wishOf(throttledError{503, 60 * 365 * 24 * time.Hour}); got != maxRetry {
+		t.Errorf("a wish of years is %v", got)
+	}
+}

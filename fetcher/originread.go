@@ -35,7 +35,7 @@ func (f *Fetcher) originSize(ctx context.Context, e *policy.Effect, src sourceKe
 }
 
 func (f *Fetcher) originFailed(ctx context.Context, e *policy.Effect, err error) {
-	ev := policy.Event{Kind: policy.EvOriginFailed, Blob: e.Blob, ID: e.ID, Status: statusOf(err), Wait: min(retryOf(err), maxRetry)}
+	ev := policy.Event{Kind: policy.EvOriginFailed, Blob: e.Blob, ID: e.ID, Status: statusOf(err), Wait: wishOf(err)}
 	if ctx.Err() != nil {
 		ev.Status, ev.Wait = statusCancelled, 0
 	} else {

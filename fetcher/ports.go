@@ -139,8 +139,8 @@ type PeerBody struct {
 }
 
 // Origin reaches the upstream registries. Its errors have an HTTPStatus method,
-// and a RetryAfter method where the origin asked to be left alone for a while.
-// Safe for concurrent use.
+// and a RetryAfter method where the origin asked to be left alone for a while; a Local
+// method says that not the origin did, but this node has reasons of its own. Safe for concurrent use.
 type Origin interface {
 	// Blob opens n bytes of a blob from off on; n -1 means to the end.
 	Blob(ctx context.Context, src Source, d digest.Digest, off, n int64) (*OriginBody, error)

@@ -10,7 +10,9 @@ import (
 // completion: every pull is done within Limits.Deadline of its start, or of the end
 // of what went wrong, whichever is later (by the end of the run where there is no
 // deadline), and no client is told that it cannot have a blob while its node could
-// have it: from an origin that answers, or from peers that hold all that it lacks.
+// have it: from an origin that answers, or from peers that hold all that it lacks. An
+// origin that was away answers again once breakers have had the time to close and
+// back-off is over (see reach.hasOrigin).
 //
 // Excused are pulls of nodes that are dead; those that can reach neither the
 // origin nor a copy, nor ever will; and those of nodes whose links, disks or

@@ -1,7 +1,6 @@
 package simulation_test
 
 import (
-	"slices"
 	"testing"
 
 	"github.com/peercache/peercache/simulation"
@@ -12,12 +11,6 @@ import (
 // Every scenario of the library, scaled down: no invariant is broken, and whoever
 // is not excused has all that it pulled.
 func TestLibrary(t *testing.T) {
-	// These are broken, and known: the core reads more from the origin than it should after an outage
-	// of minutes and beside a forger, and some clients are told 503 for seconds after the origin is back.
-	open := map[string][]string{
-		"registry-outage": {"egress", "one-fetch", "completion"},
-		"byzantine":       {"egress", "one-fetch"},
-	}
 	for _, name := range scenarios.Names() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -38,9 +31,7 @@ func TestLibrary(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, inv := range res.Invariants {
-				if inv.Violations > 0 && slices.Contains(open[name], inv.Name) {
-					t.Logf("known: %s: %d of %d times not; first: %s", inv.Name, inv.Violations, inv.Checks, inv.First)
-				} else if inv.Violations > 0 {
+				if inv.Violations > 0 {
 					t.Errorf("%s (%s): %d of %d times not; first: %s", inv.Name, inv.Rule, inv.Violations, inv.Checks, inv.First)
 				}
 			}

@@ -71,9 +71,9 @@ func (c *cluster) request(i int32) {
 	}
 	v := &n.view
 	if v.open {
-		wait := max(v.nextProbe-c.now, int64(time.Second))
+		// The breaker's pause is the node's own, and nothing that cores tell one another.
 		c.probe(n)
-		c.comeToNothing(i, refusal{status: 503, wait: wait, own: true, final: true}, 0)
+		c.comeToNothing(i, refusal{status: 503, own: true, final: true}, 0)
 		return
 	}
 	until := v.pauseAll

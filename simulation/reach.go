@@ -24,9 +24,9 @@ type reach struct {
 	links []int64
 	// origin counts the faults under way that befall it for everybody, originSince
 	// is when the last one began or ended, throttledSince the same of those that ask
-	// for patience.
-	origin, throttled           int
-	originSince, throttledSince int64
+	// for patience, originTrouble when the first began of those that followed one another.
+	origin, throttled                          int
+	originSince, throttledSince, originTrouble int64
 	// changed is when a node last came, went or had a fault begin or end.
 	changed int64
 	// liars: some node did serve wrong bytes, or promised what it had not.
@@ -40,8 +40,8 @@ type standing struct {
 	since int64
 	// sick counts the faults under way that make it of no use, or of little use, to
 	// others; offline and throttled those that come between it and the origin.
-	sick, offline, throttled     int
-	offlineSince, throttledSince int64
+	sick, offline, throttled                     int
+	offlineSince, throttledSince, offlineTrouble int64
 	// liar: it served wrong bytes, or promised what it had not, at some time; also
 	// one whose disk rotted.
 	liar bool
@@ -63,8 +63,10 @@ const never = int64(-1 << 62)
 
 func (w *reach) init(c *cluster) {
 	w.c, w.nodes, w.originSince, w.throttledSince, w.changed = c, make([]standing, len(c.nodes)), never, never, never
+	w.originTrouble = never
 	for i := range w.nodes {
 		w.nodes[i].since, w.nodes[i].offlineSince, w.nodes[i].throttledSince = never, never, never
+		w.nodes[i].offlineTrouble = never
 	}
 	if len(c.nodes) <= fullMesh {
 		w.links = make([]int64, len(c.nodes)*len(c.nodes))
@@ -119,6 +121,9 @@ func (w *reach) befell(f *scenario.Fault, s *standing, d int) {
 	switch f.Kind {
 	case scenario.Crash, scenario.Drain, scenario.Partition:
 	case scenario.Offline, scenario.OriginError, scenario.OriginReset, scenario.OriginStall, scenario.OriginOutage, scenario.ExpiredToken:
+		if s.offline == 0 && w.c.now >= s.offlineSince+breakerMost {
+			s.offlineTrouble = w.c.now
+		}
 		s.offline += d
 		s.offlineSince = w.c.now
 	case scenario.OriginThrottle:
@@ -136,6 +141,9 @@ func (w *reach) befellOrigin(f *scenario.Fault, d int) {
 		w.throttled += d
 		w.throttledSince = w.c.now
 		return
+	}
+	if w.origin == 0 && w.c.now >= w.originSince+breakerMost {
+		w.originTrouble = w.c.now
 	}
 	w.origin += d
 	w.originSince = w.c.now
@@ -178,16 +186,30 @@ func (w *reach) counts(n, o *node) bool {
 
 // How long after an origin's trouble a node may not have tried again: back-off
 // doubles up to 16 times Config.RetryOrigin, and one that asks for patience is left
-// alone for 30 s at most, on a peer's word too.
+// alone for 30 s at most, on a peer's word too. Before that the node's circuit breaker may
+// have to close: each opening is at most twice the one before, and all vary by a fifth. So
+// the last one that began in the trouble is at most half as long again as the trouble, and
+// a second, and never longer than breakerMost.
 const (
 	originRetry    = int64(5 * time.Second)
 	originPatience = int64(31 * time.Second)
+	breakerMost    = breakerLongest * 6 / 5
 )
+
+// breakerPause is how long breakers may be open after trouble that lasted from one
+// moment to another.
+func breakerPause(from, to int64) int64 {
+	if from == never {
+		return 0
+	}
+	return min(breakerMost, (to-from)*3/2+breakerFirst*6/5)
+}
 
 // hasOrigin reports whether a node could read from the origin now, and knows it.
 func (w *reach) hasOrigin(n *node) bool {
 	s := &w.nodes[n.index]
 	now := w.c.now
+	tries := max(s.offlineSince+breakerPause(s.offlineTrouble, s.offlineSince), w.originSince+breakerPause(w.originTrouble, w.originSince)) + originRetry
 	return !n.down && s.offline == 0 && w.origin == 0 && s.throttled == 0 && w.throttled == 0 &&
-		now >= max(s.offlineSince, w.originSince)+originRetry && now >= max(s.throttledSince, w.throttledSince)+originPatience
+		now >= tries && now >= max(s.throttledSince, w.throttledSince)+originPatience
 }

@@ -51,6 +51,8 @@ type Error struct {
 	unreachable bool
 	// final: asking again will not help.
 	final bool
+	// local: Retry is this client's own, not the origin's wish.
+	local bool
 	err   error
 }
 
@@ -87,6 +89,11 @@ func (e *Error) OCICode() string { return e.Code }
 
 // RetryAfter is how long to wait before asking again, or 0.
 func (e *Error) RetryAfter() time.Duration { return e.Retry }
+
+// Local reports that RetryAfter is what this client makes of its own state: its
+// circuit breaker is open, or all its connections are busy. Others may reach the origin,
+// which did not ask to be left alone.
+func (e *Error) Local() bool { return e.local }
 
 // Unreachable reports that nothing was learned about what was asked: the
 // origin could not be reached, did not answer in time, refused for want of

@@ -40,7 +40,7 @@ func (c *Client) exchange(ctx context.Context, t *target, k kind, req *http.Requ
 		if !ok {
 			c.metrics.failfast.Inc()
 			return nil, &Error{
-				Status: http.StatusServiceUnavailable, Code: CodeUnavailable, Retry: wait, unreachable: true, final: true,
+				Status: http.StatusServiceUnavailable, Code: CodeUnavailable, Retry: wait, unreachable: true, final: true, local: true,
 				Message: fmt.Sprintf("%s is not asked at the moment, since it did not answer: %s", h.key, last),
 			}
 		}
@@ -137,7 +137,7 @@ func (c *Client) slot(ctx context.Context, h *host, k kind, method string) (rele
 	case <-timer.C:
 		c.metrics.failfast.Inc()
 		return nil, &Error{
-			Status: http.StatusServiceUnavailable, Code: CodeUnavailable, Retry: time.Second, final: true,
+			Status: http.StatusServiceUnavailable, Code: CodeUnavailable, Retry: time.Second, final: true, local: true,
 			Message: "all connections to " + h.key + " are busy",
 		}
 	}
