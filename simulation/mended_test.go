@@ -25,6 +25,7 @@ var mended = []struct {
 	{81, "two nodes that once asked each other kept the blob alive for ever"},
 	{84, "two nodes whose views differed asked each other without end"},
 	{188, "of the model: a proof judged what was there at its end"},
+	{5000, "a node that trusted the origin alone read nothing that others held, neither there nor from them"},
 }
 
 // What the fault search found stays found: TestFaultSearch tries few seeds in a plain go

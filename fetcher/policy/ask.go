@@ -172,12 +172,16 @@ func (c *Core) passedOver(b *blob, id chunkindex.NodeID) []chunkindex.NodeID {
 }
 
 // missing is the set of wanted chunks that are neither here nor on their way, and
-// that no neighbour can serve or is reading. The set is good until the next call.
+// that no neighbour can serve or is reading. Who trusts nobody but the origin counts on
+// no neighbour either. The set is good until the next call.
 func (c *Core) missing(b *blob) (need chunkindex.Bitfield, some bool) {
 	served := &c.served
 	served.Reset(b.n)
 	served.Union(b.have)
 	for _, n := range b.neighbours {
+		if b.epoch > aloneAfter {
+			break // see fetchPeers
+		}
 		if c.usable(b, n) && c.reached(b, n.shy) {
 			served.Union(n.bits)
 		}

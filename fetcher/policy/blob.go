@@ -160,11 +160,12 @@ type run struct {
 type source struct {
 	src    Source
 	origin Origin
-	// refused is 401, 403, 404 or the like: the origin's own word, for good.
+	// refused is 401, 403, 404 or the like: the origin's own word, for good but for
+	// credentials (see renewable), which are tried again for readers after until.
 	refused int
 	// ranged: it has shown that it honours ranges.
 	ranged bool
-	// status, failedAt and until describe failures that may pass.
+	// status, failedAt and until describe the latest failure.
 	status   int
 	fails    int
 	failedAt Time

@@ -74,3 +74,7 @@ const (
 func permanent(status int) bool {
 	return status >= 400 && status < 500 && status != 408 && status != 425 && status != 429
 }
+
+// renewable reports whether an origin's status speaks of credentials, which may be
+// renewed while a reader waits, rather than of the blob.
+func renewable(status int) bool { return status == 401 || status == 403 }

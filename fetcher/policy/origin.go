@@ -37,7 +37,7 @@ func (c *Core) originRead(id ID) *originRead {
 // usableSource returns where the blob may be read upstream right now.
 func (c *Core) usableSource(b *blob) *source {
 	for _, s := range b.sources {
-		if s.refused == 0 && c.reached(b, s.until) {
+		if (s.refused == 0 || renewable(s.refused) && len(b.readers) > 0) && c.reached(b, s.until) {
 			return s
 		}
 	}
@@ -265,9 +265,7 @@ func (c *Core) originEvent(r *originRead, ev Event) {
 			return
 		}
 		r.last, r.brought = c.now, c.now
-		if r.src.fails > 0 {
-			r.src.fails = 0
-		}
+		r.src.fails, r.src.refused = 0, 0
 		c.arrivedFromOrigin(b, r.id, ev.Chunk, ev.Sum)
 		c.advance(b)
 		return
@@ -336,13 +334,20 @@ func (c *Core) cancelRead(r *originRead) {
 
 const maxOriginWait = 30 * time.Second
 
+// refusedPause is how long credentials that the origin refused are first not tried
+// again for a reader that waits for others to bring the bytes.
+const refusedPause = 2 * time.Second
+
 func (c *Core) originFailed(r *originRead, status int, wait time.Duration) {
 	b, s := r.b, r.src
 	s.status, s.failedAt = status, c.now
 	s.fails++
-	if permanent(status) {
+	switch {
+	case permanent(status):
 		s.refused = status
-	} else {
+		s.until = c.now.Add(refusedPause << min(s.fails-1, 3))
+	default:
+		s.refused = 0
 		s.until = c.now.Add(min(max(c.cfg.RetryOrigin<<min(s.fails-1, 4), wait), maxOriginWait))
 	}
 	if r.sizeOnly {

@@ -62,7 +62,7 @@ func (c *Core) read(ev Event) {
 		} else if r.src.refused != 0 {
 			// Credentials may have come since: each client's request is a
 			// new question.
-			r.src.refused, r.src.fails = 0, 0
+			r.src.refused, r.src.fails, r.src.until = 0, 0, 0
 		}
 	}
 	again := !b.wanting() && b.introducedAt != 0
