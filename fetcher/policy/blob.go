@@ -76,6 +76,7 @@ type blob struct {
 	byID       map[chunkindex.NodeID]*neighbour
 	// avail counts, for each chunk, the neighbours that say they hold it.
 	avail []uint16
+	zone  *zone // nil as long as there is none, or nobody in another
 	// lookups
 	looking  bool
 	lookedAt Time // 0 never

@@ -63,6 +63,9 @@ type Core struct {
 	window, beyond, within chunkindex.Bitfield
 	served, need           chunkindex.Bitfield
 	existing, unmet, asked chunkindex.Bitfield
+	// of withhold: what may be asked of nodes in other zones, if zones matter
+	far, others chunkindex.Bitfield
+	byZone      bool
 
 	timer Time // as last set, 0 none
 }

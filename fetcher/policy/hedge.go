@@ -27,6 +27,9 @@ func (c *Core) hedge(b *blob) {
 			if c.crowded() {
 				patience = c.cfg.Patience // nor does this node see who reads
 			}
+		case b.zone != nil && c.zoned(b):
+			// It comes over from another zone, for others as well.
+			patience *= 2
 		case c.now < c.lastBytes.Add(c.cfg.Standstill):
 			// Peers have it, and what they send of other blobs fills this node's link:
 			// the origin's bytes would come no sooner.

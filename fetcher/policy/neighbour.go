@@ -30,6 +30,7 @@ type neighbour struct {
 	faults int
 	// shy: it was busy so often that others are asked as well, until then.
 	shy       Time
+	tardy     Time // it let others of its zone wait: it is not waited for until then
 	sumsAsked chunkindex.Bitfield
 	sumsOut   bool
 	// differs holds the chunks of which it has another version than the one that

@@ -25,6 +25,10 @@ func (c *Core) findFree(b *blob) bool {
 	for _, n := range b.neighbours {
 		if c.window.Intersects(n.bits) && c.isFree(b, n) && c.usable(b, n) {
 			c.free = append(c.free, n)
+			if c.byZone && c.isFar(n) {
+				c.offer(n)
+				continue
+			}
 			c.within.Union(n.bits)
 		}
 	}
@@ -37,6 +41,7 @@ func (c *Core) findWindow(b *blob) {
 	w.Reset(b.n)
 	w.Union(b.offered)
 	w.Subtract(b.taken)
+	c.withhold(b, w)
 	if !b.whole && !b.small {
 		for i := w.Next(0); i >= 0; i = w.Next(i + 1) {
 			if !b.wanted(i, c.cfg.ReadAhead) {
@@ -120,7 +125,7 @@ func (c *Core) pickHolder(b *blob, i int, among []*neighbour, not *peer) *neighb
 	var best *neighbour
 	ties, bestFar := 0, 0
 	for _, n := range among {
-		if !n.bits.Has(i) || n.p == not || !b.offers(n, i) {
+		if !n.bits.Has(i) || n.p == not || !b.offers(n, i) || c.byZone && c.isFar(n) && !c.far.Has(i) {
 			continue
 		}
 		far := c.cfg.Label.distance(n.p.label)

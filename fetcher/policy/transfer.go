@@ -163,6 +163,9 @@ func (c *Core) startTransfer(b *blob, i int, n *neighbour) {
 	c.transfers = append(c.transfers, t)
 	b.live, b.latest = append(b.live, t), t.id
 	n.p.transfers++
+	if c.byZone && c.isFar(n) {
+		c.takeTurn(b, i)
+	}
 	c.inFlight += t.cost
 	b.begin(i, byTransfer)
 	b.wake(c.now.Add(c.cfg.AskTimeout))
