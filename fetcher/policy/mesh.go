@@ -179,7 +179,7 @@ func (c *Core) join(b *blob) {
 			c.connect(o.id)
 		}
 	}
-	if !b.wanting() || !c.crowded() || b.looking || len(b.closest) == 0 || len(b.neighbours) >= c.cfg.Neighbours {
+	if !b.wanting() || !c.crowded() || b.looking || len(b.closest) == 0 || len(b.neighbours) >= c.cfg.Neighbours && !c.lacksNear(b) {
 		return
 	}
 	if c.reached(b, b.joinAt) {
@@ -243,11 +243,15 @@ func (c *Core) fillMesh(b *blob) {
 	if c.cfg.Label.Zone != 0 && b.joins < farJoins {
 		mostFar /= 2
 	}
+	most := c.cfg.Neighbours
+	if c.lacksNear(b) {
+		most *= 2
+	}
 	for distance := range 3 {
 		for _, o := range slices.Clone(b.candidates) {
 			isNear := c.cfg.Label.near(o.label)
 			switch p := c.peers[o.id]; {
-			case near+far >= c.cfg.Neighbours:
+			case near+far >= most || near+far >= c.cfg.Neighbours && distance == 2:
 				return
 			case c.cfg.Label.distance(o.label) != distance || distance == 0 && mates >= c.cfg.Neighbours/2 || isNear && near >= c.cfg.Neighbours*3/4 || !isNear && far >= mostFar:
 			case p != nil && p.connecting:

@@ -71,6 +71,22 @@ func (c *Core) zoned(b *blob) bool {
 	return near && far
 }
 
+// lacksNear reports whether a node that knows some in other zones should know more in its
+// own, beyond the usual number: those that the DHT names are where they are.
+func (c *Core) lacksNear(b *blob) bool {
+	if c.cfg.Label.Zone == 0 || len(b.neighbours) >= 2*c.cfg.Neighbours {
+		return false
+	}
+	near, far := 0, false
+	for _, n := range b.neighbours {
+		far = far || c.isFar(n)
+		if c.cfg.Label.near(n.p.label) {
+			near++
+		}
+	}
+	return far && near < c.cfg.Neighbours*3/4
+}
+
 // isMate reports whether a neighbour is near, wants the blob and can be expected to
 // take its turn.
 func (c *Core) isMate(n *neighbour) bool {
