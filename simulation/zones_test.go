@@ -1,11 +1,14 @@
 package simulation
 
 import (
+	"cmp"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/peercache/peercache/chunkindex"
 	"github.com/peercache/peercache/fetcher/policy"
+	"github.com/peercache/peercache/simulation/scenario"
 )
 
 // crossZone runs a flash crowd over three zones and returns the part of the chunks
@@ -86,5 +89,30 @@ func TestUplinksAreNotBeaten(t *testing.T) {
 				t.Errorf("%d bytes over the paid link, %d over those of zones", in, r.Links[ZoneUplink])
 			}
 		}
+	}
+}
+
+// A zone that has the image serves another one over a slow uplink: that carries about
+// one copy, and nobody reads from the origin or gives up.
+func TestZoneTakesOneCopy(t *testing.T) {
+	w := crowd{nodes: 24, zones: 2, size: 40 * mib, layers: 2, up: 100 * mib, origin: 100 * mib}
+	run := w.run()
+	run.Zones[1].Up, run.Zones[1].Down, run.Zones[1].Paid = 4*mib, 4*mib, true
+	for k := range run.Pulls {
+		if run.Nodes[run.Pulls[k].Node].Zone == 1 {
+			run.Pulls[k].At += 5 * time.Second
+		}
+	}
+	slices.SortStableFunc(run.Pulls, func(a, b scenario.Pull) int { return cmp.Compare(a.At, b.At) })
+	r := simulate(t, run, Options{})
+	t.Logf("%.3f copies over the uplink, %.3f from the origin, %v", float64(r.Links[PaidUplink])/(40*mib), r.Copies(), r.Makespan)
+	if in := r.Links[PaidUplink]; in < 40*mib || in > 60*mib {
+		t.Errorf("%d bytes over the uplink of a zone that needs %d", in, 40*mib)
+	}
+	if r.Unserved > 0 || r.Copies() > 1.02 {
+		t.Errorf("%d unserved, %.3f copies from the origin", r.Unserved, r.Copies())
+	}
+	if least := 10 * time.Second; r.Makespan > 5*time.Second+least*3/2 {
+		t.Errorf("done after %v, one copy takes %v", r.Makespan, least)
 	}
 }
