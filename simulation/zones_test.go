@@ -47,7 +47,7 @@ func crossZone(t *testing.T, w crowd, labelled bool) (int, *Result) {
 // With zones known, less crosses between them, and the crowd is as fast. Not all
 // stays within: who is busy near by is not waited for.
 func TestZones(t *testing.T) {
-	for _, tc := range []struct{ nodes, most int }{{30, 100}, {90, 82}} {
+	for _, tc := range []struct{ nodes, most int }{{30, 20}, {90, 20}} {
 		nodes := tc.nodes
 		w := crowd{nodes: nodes, size: 64 * mib, opt: Options{degree: 80}}
 		blind, before := crossZone(t, w, false)
@@ -59,7 +59,9 @@ func TestZones(t *testing.T) {
 		if blind < 55 || far > blind*tc.most/100 {
 			t.Errorf("%d nodes: %d %% of the chunks come from other zones, without labels %d %%", nodes, far, blind)
 		}
-		if after.Makespan > before.Makespan*11/10 {
+		// Links between zones that cost nothing and have no bound are the worst case: what
+		// waits for somebody near could have come from afar meanwhile.
+		if after.Makespan > before.Makespan*115/100 {
 			t.Errorf("%d nodes: makespan %v, without labels %v", nodes, after.Makespan, before.Makespan)
 		}
 	}
