@@ -135,7 +135,7 @@ func unknownScenario(name string) error {
 	}
 	var near []string
 	for _, n := range append(scenarios.Names(), faultSearch) {
-		if strings.Contains(n, name) || strings.Contains(name, n) || distance(n, name) <= max(2, len(name)/4) {
+		if strings.Contains(n, name) || strings.Contains(name, n) || scenario.Distance(n, name) <= max(2, len(name)/4) {
 			near = append(near, n)
 		}
 	}
@@ -143,28 +143,6 @@ func unknownScenario(name string) error {
 		return fmt.Errorf("no scenario %q; 'peercache simulate list' lists them", name)
 	}
 	return fmt.Errorf("no scenario %q; perhaps %s is meant", name, strings.Join(near, " or "))
-}
-
-// distance is how many letters must be put in, left out or replaced to make b of a
-// (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for k := range row {
-		row[k] = k
-	}
-	for i := range len(a) {
-		corner := row[0]
-		row[0] = i + 1
-		for k := range len(b) {
-			replaced := corner
-			if a[i] != b[k] {
-				replaced++
-			}
-			corner = row[k+1]
-			row[k+1] = min(row[k]+1, row[k+1]+1, replaced)
-		}
-	}
-	return row[len(b)]
 }
 
 // trial is what a simulate command has to do. Whatever can be wrong with what it was

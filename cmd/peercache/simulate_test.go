@@ -60,7 +60,7 @@ func TestNearNames(t *testing.T) {
 		a, b string
 		want int
 	}{{"", "abc", 3}, {"kitten", "sitting", 3}, {"same", "same", 0}, {"ab", "ba", 2}} {
-		if got := distance(tc.a, tc.b); got != tc.want {
+		if got := scenario.Distance(tc.a, tc.b); got != tc.want {
 			t.Errorf("%q and %q: %d, want %d", tc.a, tc.b, got, tc.want)
 		}
 	}

@@ -335,7 +335,7 @@ func plain(path string) string {
 func perhaps(path, name string, known []string) string {
 	best, dist := "", 3
 	for _, k := range known {
-		if d := distance(name, k); d < dist {
+		if d := Distance(name, k); d < dist {
 			best, dist = k, d
 		}
 	}
@@ -348,28 +348,4 @@ func perhaps(path, name string, known []string) string {
 		}
 	}
 	return "; these belong here: " + strings.Join(known, ", ")
-}
-
-// distance is the Levenshtein distance, or 3 if that is far from it.
-func distance(a, b string) int {
-	if len(a) > len(b)+2 || len(b) > len(a)+2 {
-		return 3
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		left := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			d := left
-			if a[i] != b[j] {
-				d++
-			}
-			left = row[j+1]
-			row[j+1] = min(d, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
