@@ -25,6 +25,8 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/quic-go/quic-go"
 	"go.uber.org/fx"
+
+	"github.com/peercache/peercache/registryproxy/origin/origintest"
 )
 
 // virtualNetwork is a network of simulated packets: each host has a link of its own to
@@ -206,9 +208,9 @@ func (h *virtualHost) ended(c virtualEnd) {
 }
 
 // network is what a node on this host stands on. clients is where its clients are.
-func (h *virtualHost) network(clients *pipes) network {
+func (h *virtualHost) network(clients *origintest.Network) network {
 	return network{
-		listen: clients.listen,
+		listen: func(addr string) (net.Listener, error) { return clients.Listen(addr), nil },
 		peers: []libp2p.Option{
 			libp2p.QUICReuse(func(l fx.Lifecycle, reset quic.StatelessResetKey, token quic.TokenGeneratorKey, opts ...quicreuse.Option) (*quicreuse.ConnManager, error) {
 				m, err := quicreuse.NewConnManager(reset, token, opts...)

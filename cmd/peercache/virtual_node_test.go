@@ -20,6 +20,7 @@ import (
 	"github.com/peercache/peercache/chunkindex"
 	"github.com/peercache/peercache/cmd/peercache/internal/config"
 	"github.com/peercache/peercache/p2p"
+	"github.com/peercache/peercache/registryproxy/origin/origintest"
 )
 
 // virtualNode is a node of a run: all of what `peercache serve` runs, on a virtual
@@ -81,7 +82,7 @@ func (n *virtualNode) start(log *slog.Logger) error {
 		return err
 	}
 	n.host.revive()
-	clients := newPipes()
+	clients := origintest.NewNetwork()
 	node, err := openNodeOn(n.host.network(clients), c, log.With("node", n.number))
 	if err != nil {
 		return err
@@ -89,7 +90,7 @@ func (n *virtualNode) start(log *slog.Logger) error {
 	ctx, stop := context.WithCancel(context.Background())
 	up, stopped := make(chan struct{}), make(chan struct{})
 	var failed error
-	transport := &http.Transport{DialContext: clients.dial, MaxIdleConnsPerHost: 64}
+	transport := &http.Transport{DialContext: clients.Dial, MaxIdleConnsPerHost: 64}
 	go func() {
 		defer close(stopped)
 		failed = node.Run(ctx, func() error { close(up); return nil })

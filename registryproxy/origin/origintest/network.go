@@ -22,13 +22,19 @@ func NewNetwork() *Network {
 	return &Network{hosts: make(map[string]*pipeListener), broken: make(map[string]error)}
 }
 
-// Serve makes a handler reachable at addr ("registry.test:80") until the test
-// is over.
-func (n *Network) Serve(t testing.TB, addr string, h http.Handler) {
+// Listen makes addr one that can be dialled, until the listener is closed.
+func (n *Network) Listen(addr string) net.Listener {
 	l := &pipeListener{conns: make(chan net.Conn), done: make(chan struct{}), addr: pipeAddr(addr)}
 	n.mu.Lock()
 	n.hosts[addr] = l
 	n.mu.Unlock()
+	return l
+}
+
+// Serve makes a handler reachable at addr ("registry.test:80") until the test
+// is over.
+func (n *Network) Serve(t testing.TB, addr string, h http.Handler) {
+	l := n.Listen(addr)
 	s := &http.Server{Handler: h}
 	stopped := make(chan struct{})
 	go func() {
