@@ -22,8 +22,10 @@ var mended = []struct {
 	{33, "two nodes that once asked each other kept the blob alive for ever"},
 	{55, "a grant to a node that had the blob by then never ended"},
 	{67, "a grant that never arrived was held for ever"},
+	{68, "a coordinator of a crowd granted again what a node had passed on before it crashed, although askers had stopped asking for it"},
 	{81, "two nodes that once asked each other kept the blob alive for ever"},
 	{84, "two nodes whose views differed asked each other without end"},
+	{128, "what had just been read for those that nobody served was granted again to one of them that asked before it heard; a grantee that had claimed to hold what it asked for seemed to have read it at once"},
 	{188, "of the model: a proof judged what was there at its end"},
 	{5000, "a node that trusted the origin alone read nothing that others held, neither there nor from them"},
 }

@@ -8,8 +8,10 @@ import (
 )
 
 type asker struct {
-	id    chunkindex.NodeID
-	want  chunkindex.Bitfield
+	id   chunkindex.NodeID
+	want chunkindex.Bitfield
+	// ever is all that it asked for so far.
+	ever  chunkindex.Bitfield
 	asked int // chunks, the last time
 	epoch int
 	// refused: the origin will not give it the blob.
@@ -129,7 +131,7 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 	}
 	a, low := b.coord.byID[id], want.Next(0)
 	if a == nil {
-		a = &asker{id: id, since: c.now, low: low}
+		a = &asker{id: id, since: c.now, low: low, ever: chunkindex.NewBitfield(b.n)}
 		b.coord.askers = append(b.coord.askers, a)
 		b.coord.byID[id] = a
 	}
@@ -140,6 +142,7 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 		a.low, a.since = low, c.now
 	}
 	b.coord.setStuck(a, c.now >= a.since.Add(c.standstill()))
+	a.ever.Union(want)
 	// A new wish is a new chance: its credentials may have come.
 	a.want, a.asked, a.epoch, a.refused, a.last = want, want.Count(), epoch, false, c.now
 }

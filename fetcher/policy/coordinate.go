@@ -11,6 +11,8 @@ type reading struct {
 	run
 	// gone: when that node was found to be, 0 if it is not.
 	gone Time
+	// at is when the latest of it was read.
+	at Time
 }
 
 // coordinator is the state of the node that ranks first for a blob: who wants
@@ -68,7 +70,7 @@ func (c *Core) above(b *blob) chunkindex.NodeID {
 // appeared notes that chunks have just come to a node: whoever found nobody to
 // serve them has somebody now, and asks again if not. It reports whether the
 // node was granted them.
-func (k *coordinator) appeared(at chunkindex.NodeID, first, end int) (granted bool) {
+func (k *coordinator) appeared(at chunkindex.NodeID, first, end int, now Time) (granted bool) {
 	if k == nil {
 		return false
 	}
@@ -78,7 +80,7 @@ func (k *coordinator) appeared(at chunkindex.NodeID, first, end int) (granted bo
 		}
 		granted = true
 		for i := max(first, g.first); i < min(end, g.end); i++ {
-			if k.know(i, at) {
+			if k.know(i, at, now) {
 				k.width.chunks++
 			}
 		}
@@ -97,18 +99,26 @@ func (k *coordinator) appeared(at chunkindex.NodeID, first, end int) (granted bo
 }
 
 // know notes that a node read chunk i. It reports whether that is news.
-func (k *coordinator) know(i int, by chunkindex.NodeID) bool {
+func (k *coordinator) know(i int, by chunkindex.NodeID, now Time) bool {
 	if !k.known.Set(i) {
 		return false
 	}
 	for j := range k.readBy {
 		if r := &k.readBy[j]; r.by == by && r.end == i && r.gone == 0 {
 			r.end++
+			r.at = now
 			return true
 		}
 	}
-	k.readBy = append(k.readBy, reading{run{i, i + 1, by}, 0})
+	k.readBy = append(k.readBy, reading{run{i, i + 1, by}, 0, now})
 	return true
+}
+
+// readSince reports whether a grantee that is still there read chunk i later than that.
+func (k *coordinator) readSince(i int, since Time) bool {
+	return slices.ContainsFunc(k.readBy, func(r reading) bool {
+		return r.first <= i && i < r.end && r.gone == 0 && r.at > since
+	})
 }
 
 // regrants drops what is known of chunks that are granted anew.
@@ -119,10 +129,10 @@ func (k *coordinator) regrants(first, end int) {
 	kept := k.readBy[:0:0]
 	for _, r := range k.readBy {
 		if r.first < first {
-			kept = append(kept, reading{run{r.first, min(r.end, first), r.by}, r.gone})
+			kept = append(kept, reading{run{r.first, min(r.end, first), r.by}, r.gone, r.at})
 		}
 		if r.end > end {
-			kept = append(kept, reading{run{max(r.first, end), r.end, r.by}, r.gone})
+			kept = append(kept, reading{run{max(r.first, end), r.end, r.by}, r.gone, r.at})
 		}
 	}
 	k.readBy = kept
@@ -141,7 +151,8 @@ func (k *coordinator) readerGone(id chunkindex.NodeID, now Time) {
 }
 
 // forgetLost drops what is known only because a node read it that has been gone for
-// a moment: by now some neighbour has what it passed on in time, and the rest is
+// a moment: by now some neighbour has what it passed on in time, or an asker stopped
+// asking for it, since it holds it or knows who does, and the rest is
 // lost and must be granted again. Where the blob was refuted, it is not told apart
 // who has which version, and the askers' patience decides.
 func (c *Core) forgetLost(b *blob) {
@@ -154,10 +165,18 @@ func (c *Core) forgetLost(b *blob) {
 			return false
 		}
 		for i := r.first; i < r.end; i++ {
-			k.known.Clear(i)
+			if !c.passedOn(k, i) {
+				k.known.Clear(i)
+			}
 		}
 		return true
 	})
+}
+
+// passedOn reports whether an asker once asked for chunk i and does not any more. Whoever
+// loses sight of a chunk asks again at once, so that the latest wish is what counts.
+func (c *Core) passedOn(k *coordinator, i int) bool {
+	return slices.ContainsFunc(k.askers, func(a *asker) bool { return a.ever.Has(i) && !a.want.Has(i) && c.alive(a.id) })
 }
 
 // tookOver reports whether a better-ranked member is gone: in a large cluster, those

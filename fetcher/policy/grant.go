@@ -53,6 +53,10 @@ func (c *Core) exists(b *blob, i int, a *asker) bool {
 	if b.coord.known.Has(i) && !a.stuck && (doubted || c.crowded()) {
 		return true
 	}
+	if a.stuck && b.coord.readSince(i, c.now.Add(-c.standstill())) {
+		// It was read for those that are stuck, and this one asked before it could hear.
+		return true
+	}
 	for _, n := range b.neighbours {
 		if !doubted && n.bits.Has(i) && !a.stuck && c.usable(b, n) ||
 			n.inFlight.Has(i) && (!doubted || n.epoch >= a.epoch) && c.aliveP(n.p) && c.reached(b, n.avoid) && !b.isLiar(n.id) {
@@ -149,6 +153,13 @@ func (c *Core) grant(b *blob, a *asker, r run, via chunkindex.NodeID) {
 	c.count(CountGrant, 1)
 	b.coord.grants = append(b.coord.grants, &grant{run: r, to: a.id, at: c.now, epoch: a.epoch, via: via})
 	b.coord.regrants(r.first, r.end)
+	if n := b.neighbour(a.id); n != nil && a.epoch == 0 {
+		// Who asks for chunks does not hold them, whatever it said: if it did, the grant
+		// would seem to be carried out, and the next asker be granted the same.
+		for i := r.first; i < r.end; i++ {
+			b.clearBit(n, i)
+		}
+	}
 	if a.id == c.cfg.Self {
 		b.grants = append(b.grants, run{r.first, r.end, c.cfg.Self})
 		return
@@ -265,7 +276,7 @@ func (c *Core) takeBack(b *blob, r run, status int, wait time.Duration, origin O
 	}
 	if status == 200 {
 		for i := r.first; i < r.end; i++ {
-			b.coord.know(i, r.by)
+			b.coord.know(i, r.by, c.now)
 		}
 		if a := b.coord.byID[r.by]; a != nil {
 			a.got(r.first, r.end)

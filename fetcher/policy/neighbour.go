@@ -344,7 +344,7 @@ func (c *Core) heardHave(b *blob, n *neighbour, from chunkindex.NodeID, m *Messa
 		c.count(CountIgnored, 1)
 		return
 	}
-	granted := b.coord.appeared(from, m.Chunk, m.Chunk+m.N)
+	granted := b.coord.appeared(from, m.Chunk, m.Chunk+m.N, c.now)
 	if b.coord != nil && !granted && b.avail[m.Chunk] == 0 && !b.have.Has(m.Chunk) && !b.coord.known.Has(m.Chunk) {
 		b.coord.elsewhere = c.now
 	}
