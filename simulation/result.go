@@ -18,9 +18,16 @@ type Result struct {
 	Makespan time.Duration
 	// Optimum is T* of the run, as if all clients began at once: t (M-1 +
 	// ceil(log2(N+1))) for N nodes and at most M chunks of 1 MiB for each, that take t
-	// each on the slowest node's link; and where the origin's link or that of a zone is
-	// slower, its time for all bytes and t (ceil(log2(N+1)) - 1). Where the last client
-	// begins late it is no less than that and its bytes' time on its link.
+	// each on the slowest node's link; and where a link that nodes share is slower (the
+	// origin's, a zone's, a rack's), its time for one copy of all that is wanted behind it and
+	// t (ceil(log2(n+1)) - 1) for the n nodes there. It is no less than any client that
+	// was served needs from its own start on for what its node did not want before.
+	// Rates are those of payload, without Costs.Overhead.
+	//
+	// T* is the time of a schedule and no bound that nothing beats: an origin that is faster than a
+	// node can send several first chunks at once, and where few nodes want what the others
+	// do not, their last chunk has fewer to go to. Chunks of large blobs are longer than 1 MiB, for
+	// which T* makes no allowance.
 	Optimum time.Duration
 	// ChunkTime is t.
 	ChunkTime time.Duration
@@ -82,43 +89,6 @@ type Result struct {
 	// one: there must be none. RottenCompletions are those with bytes that were spoiled
 	// on a disk after they were proven. HonestBans counts bans of honest nodes.
 	WrongReleases, WrongCompletions, RottenCompletions, HonestBans int64
-}
-
-// optimum is T* for the run, and t.
-func (c *cluster) optimum() (whole, chunk time.Duration) {
-	var nodes int
-	var most int64 // bytes that a node wants
-	var first, last time.Duration
-	rate, source := unbounded, bound(c.run.Origin.Link)
-	for i, n := range c.nodes {
-		var bytes int64
-		for k, w := range c.wantedBy(n) {
-			if w {
-				bytes += c.blobs[k].size
-			}
-		}
-		if bytes == 0 {
-			continue
-		}
-		s := &c.run.Nodes[i]
-		nodes++
-		most = max(most, bytes)
-		rate = min(rate, bound(s.Down))
-		source = min(source, bound(c.run.Zones[s.Zone].Down))
-	}
-	if len(c.run.Pulls) > 0 {
-		first, last = c.run.Pulls[0].At, c.run.Pulls[len(c.run.Pulls)-1].At
-	}
-	rate, source = c.net.payload(rate), c.net.payload(source)
-	t := int64(1<<20) * nanos / rate
-	m := (most + 1<<20 - 1) >> 20
-	rounds := int64(bits.Len(uint(nodes))) // ceil(log2(n+1))
-	best := t * (m - 1 + rounds)
-	if source < rate {
-		best = mulDiv(c.res.UniqueBytes, nanos, source) + t*(rounds-1)
-	}
-	best = max(best, int64(last-first)+mulDiv(most, nanos, rate))
-	return time.Duration(best), time.Duration(t)
 }
 
 // wantedBy says which blobs some client of a node wants.
