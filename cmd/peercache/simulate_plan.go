@@ -64,6 +64,7 @@ marked as such. Both are shown beside what no schedule beats.`,
 			if err != nil {
 				return usageError(err)
 			}
+			q.Overhead = run.Costs.Overhead
 			if f.save != "" {
 				if err := os.WriteFile(f.save, []byte(text), 0o666); err != nil {
 					return usageError(fmt.Errorf("--save: %w", err))

@@ -30,6 +30,9 @@ type Question struct {
 	ZoneLink int64
 	Paid     bool
 	Limit    Limit
+	// Overhead is what the wire takes beyond the payload, in parts in a million of it, as in
+	// a scenario's costs.overhead: rates are those of links, and times those of payload.
+	Overhead int
 }
 
 // Limit is a registry's rate limit: so many requests in each window; none without
@@ -106,7 +109,7 @@ func (q *Question) Without() Answer {
 		}
 	}
 	a.Time, a.Because = longest(
-		bound{span(f, q.Down), ByNodes}, bound{span(ceil(last, q.zones())*f, q.ZoneLink), ByZones}, bound{span(last*f, q.Origin), ByOrigin})
+		bound{q.span(f, q.Down), ByNodes}, bound{q.span(ceil(last, q.zones())*f, q.ZoneLink), ByZones}, bound{q.span(last*f, q.Origin), ByOrigin})
 	a.Time = add(a.Time, a.Wait)
 	return a
 }
@@ -120,9 +123,9 @@ func (q *Question) Without() Answer {
 // with what nodes can send, s.
 func (q *Question) Least() (time.Duration, string) {
 	n, f := int64(q.Nodes), q.Size()
-	bounds := []bound{{span(f, q.Down), ByNodes}, {span(f, q.Origin), ByOrigin}, {span(f, q.ZoneLink), ByZones}}
+	bounds := []bound{{q.span(f, q.Down), ByNodes}, {q.span(f, q.Origin), ByOrigin}, {q.span(f, q.ZoneLink), ByZones}}
 	if q.Up > 0 && q.Origin > 0 {
-		bounds = append(bounds, bound{mulDiv(f, n*int64(time.Second), n*q.Up+q.Origin), ByUploads})
+		bounds = append(bounds, bound{mulDiv(q.wire(f), n*int64(time.Second), n*q.Up+q.Origin), ByUploads})
 	}
 	return longest(bounds...)
 }
@@ -151,7 +154,7 @@ func (q *Question) With() Answer {
 	least, because := q.Least()
 	rounds := int64(bits.Len(uint(q.Nodes))) // ceil(log2(n+1))
 	// turns is how long a node's link takes for so many chunks.
-	turns := func(chunks int64) time.Duration { return mulDiv(int64(span(chunk, q.Down)), chunks, 1) }
+	turns := func(chunks int64) time.Duration { return mulDiv(int64(q.span(chunk, q.Down)), chunks, 1) }
 	switch {
 	case because == ByNodes || because == ByUploads && q.Up >= q.Down:
 		a.Time, a.Because = turns(ceil(f, chunk)-1+rounds), ByPassing
@@ -205,12 +208,17 @@ func longest(all ...bound) (time.Duration, string) {
 	return most.time, most.name
 }
 
-// span is how long n bytes take at a rate, 0 without a bound.
-func span(n, rate int64) time.Duration {
+// span is how long n bytes of payload take on a link of a rate, 0 without a bound.
+func (q *Question) span(n, rate int64) time.Duration {
 	if rate <= 0 {
 		return 0
 	}
-	return mulDiv(n, int64(time.Second), rate)
+	return mulDiv(q.wire(n), int64(time.Second), rate)
+}
+
+// wire is how many bytes a link carries for n bytes of payload.
+func (q *Question) wire(n int64) int64 {
+	return int64(mulDiv(n, 1_000_000+int64(q.Overhead), 1_000_000))
 }
 
 // forever is the longest time there is.

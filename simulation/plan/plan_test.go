@@ -43,6 +43,18 @@ func TestByHand(t *testing.T) {
 	}
 }
 
+// A link of 125 MiB a second carries 100 of payload where the wire takes a quarter more.
+func TestOverhead(t *testing.T) {
+	q := &Question{Nodes: 8, Images: []int64{64 * mib}, Layers: 1, Up: 125 * mib, Down: 125 * mib, Origin: 125 * mib, Zones: 1, Overhead: 250_000}
+	least, _ := q.Least()
+	if with, want := q.With().Time, 670*time.Millisecond; with != want || least != 640*time.Millisecond {
+		t.Errorf("with: %v, want %v; least %v", with, want, least)
+	}
+	if without, want := q.Without().Time, 8*640*time.Millisecond; without != want {
+		t.Errorf("without: %v, want %v", without, want)
+	}
+}
+
 // Docker Hub's 100 manifests in six hours: 500 nodes need four more windows, and with
 // Peercache none.
 func TestRateLimit(t *testing.T) {
