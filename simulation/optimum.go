@@ -32,7 +32,7 @@ func (c *cluster) optimum() (whole, chunk time.Duration) {
 		most = max(most, bytes)
 		rate = min(rate, bound(s.Down))
 		for _, b := range []*behind{everybody, zones[s.Zone], racks[s.Rack]} {
-			b.add(want)
+			b.add(want, c.run.Pulls[c.byNode[i][0]].At-c.run.Pulls[0].At)
 		}
 	}
 	rate = c.net.payload(rate)
@@ -41,7 +41,7 @@ func (c *cluster) optimum() (whole, chunk time.Duration) {
 	best := t * (m - 1 + doublings(everybody.nodes))
 	for _, b := range append(append(zones, racks...), everybody) {
 		if link := c.net.payload(b.rate); b.nodes > 0 && link < rate {
-			best = max(best, mulDiv(b.bytes(c), nanos, link)+t*(doublings(b.nodes)-1))
+			best = max(best, int64(b.first)+mulDiv(b.bytes(c), nanos, link)+t*(doublings(b.nodes)-1))
 		}
 	}
 	return time.Duration(max(best, c.lastStart())), time.Duration(t)
@@ -80,10 +80,12 @@ func (c *cluster) lastStart() int64 {
 }
 
 // behind is what lies behind a link that nodes share: how many of them want anything, and
-// what they want, of which one copy at least has to come over it.
+// what they want, of which one copy at least has to come over it, and not before the first of them
+// wants it.
 type behind struct {
 	rate  int64
 	nodes int
+	first time.Duration
 	want  []bool
 }
 
@@ -91,7 +93,10 @@ func newBehind(c *cluster, rate int64) *behind {
 	return &behind{rate: bound(rate), want: make([]bool, len(c.blobs))}
 }
 
-func (b *behind) add(want []bool) {
+func (b *behind) add(want []bool, first time.Duration) {
+	if b.nodes == 0 || first < b.first {
+		b.first = first
+	}
 	b.nodes++
 	for k, w := range want {
 		b.want[k] = b.want[k] || w

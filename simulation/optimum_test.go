@@ -34,7 +34,11 @@ func TestOptimumByHand(t *testing.T) {
 		// 10 MiB at 10 MiB/s, then one more round for the two behind it
 		"a rack's uplink": {func(r *scenario.Run) { r.Racks[1].Down = 10 * mib }, 1010 * time.Millisecond},
 		// and two more rounds for four
-		"a zone's link":                   {func(r *scenario.Run) { r.Zones[0].Down = 10 * mib }, 1020 * time.Millisecond},
+		"a zone's link": {func(r *scenario.Run) { r.Zones[0].Down = 10 * mib }, 1020 * time.Millisecond},
+		// 500 ms, 1 s over the link, one more round
+		"a rack that begins later": {func(r *scenario.Run) {
+			r.Racks[1].Down, r.Pulls[2].At, r.Pulls[3].At = 10*mib, 500*time.Millisecond, 700*time.Millisecond
+		}, 1510 * time.Millisecond},
 		"an uplink that nobody is behind": {func(r *scenario.Run) { r.Racks[1].Down, r.Pulls = 10*mib, r.Pulls[:2] }, 110 * time.Millisecond},
 		// 2 s, and 20 MiB that node 3 does not have by then
 		"a second version, later": {func(r *scenario.Run) {

@@ -19,8 +19,8 @@ type Result struct {
 	// Optimum is T* of the run, as if all clients began at once: t (M-1 +
 	// ceil(log2(N+1))) for N nodes and at most M chunks of 1 MiB for each, that take t
 	// each on the slowest node's link; and where a link that nodes share is slower (the
-	// origin's, a zone's, a rack's), its time for one copy of all that is wanted behind it and
-	// t (ceil(log2(n+1)) - 1) for the n nodes there. It is no less than any client that
+	// origin's, a zone's, a rack's), its time for one copy of all that is wanted behind it, from
+	// the first client there on, and t (ceil(log2(n+1)) - 1) for the n nodes there. It is no less than any client that
 	// was served needs from its own start on for what its node did not want before.
 	// Rates are those of payload, without Costs.Overhead.
 	//

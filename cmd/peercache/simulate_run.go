@@ -59,6 +59,7 @@ func (t *trial) one(ctx context.Context) error {
 	case r.Partial:
 		return errInterrupted
 	case r.OK:
+		t.nothingToShrink()
 		return nil
 	}
 	if t.flags.shrink {
@@ -100,6 +101,12 @@ func (t *trial) saveRun(dir string, r *report.Report) error {
 func (t *trial) tellFiles() {
 	if t.flags.out != "" {
 		fmt.Fprintf(t.p.stderr, "Wrote %s and result.json beside it\n", filepath.Join(t.flags.out, "report.html"))
+	}
+}
+
+func (t *trial) nothingToShrink() {
+	if t.flags.shrink {
+		fmt.Fprintln(t.p.stderr, "There is nothing to shrink: nothing failed.")
 	}
 }
 
@@ -172,6 +179,7 @@ func (t *trial) many(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return errInterrupted
 	case sum.Sum.OK:
+		t.nothingToShrink()
 		return nil
 	}
 	if t.flags.shrink && len(sum.Sum.Broken) > 0 {

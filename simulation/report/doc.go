@@ -22,7 +22,9 @@
 //	unserved          the first 20: {node, image, begun_seconds, status, failures}
 //	makespan_seconds  from the first client's start to the last one's end
 //	optimum_seconds   T*, what no schedule beats by much where the origin is no faster
-//	                  than a node (see package plan); 0 where it is not known
+//	                  than a node (see simulation.Result), in rates of payload; where clients
+//	                  come over a long time little more than when the last one came,
+//	                  so that the ratio says little; 0 where it is not known
 //	makespan_ratio    of the two
 //	completion_seconds, first_byte_seconds
 //	                  {count, mean, p50, p90, p99, max}: each client that was served, from its

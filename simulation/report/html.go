@@ -133,7 +133,8 @@ var mechanismText = map[string]string{
 	"refetches": "refetch from the registry because of a lie",
 }
 
-func (r *Report) made() string {
+// madeBy says which binary simulated it, as far as that is known.
+func (r *Report) madeBy() []string {
 	parts := []string{fmt.Sprintf("Simulated by peercache %s", cmp.Or(r.Version, "(unknown)"))}
 	if r.Commit != "" {
 		commit := "commit " + r.Commit
@@ -145,7 +146,11 @@ func (r *Report) made() string {
 	if r.Platform != "" {
 		parts = append(parts, r.Go+" on "+r.Platform)
 	}
-	parts = append(parts, fmt.Sprintf("%s events in %s, %s a second", count(r.Events), duration(wall(r.Wall)), few(r.EventsPerSecond)), "trace "+r.TraceHash)
+	return parts
+}
+
+func (r *Report) made() string {
+	parts := append(r.madeBy(), fmt.Sprintf("%s events in %s, %s a second", count(r.Events), duration(wall(r.Wall)), few(r.EventsPerSecond)), "trace "+r.TraceHash)
 	return strings.Join(parts, "; ") + "."
 }
 
@@ -154,7 +159,7 @@ func (r *Report) tiles() []tile {
 	add := func(name, value, note string) { tiles = append(tiles, tile{name, value, together(note)}) }
 	note := "from the first client's start to the last one's end"
 	if r.MakespanRatio != nil {
-		note = fmt.Sprintf("%.3f of the optimum, %s", *r.MakespanRatio, duration(r.res.Optimum))
+		note = fmt.Sprintf("%.3f times the optimum, %s", *r.MakespanRatio, duration(r.res.Optimum))
 	}
 	if r.Partial {
 		add("All done after", "–", fmt.Sprintf("%s of %s were done by then", count(r.Pulls.Complete), count(r.Pulls.Total)))

@@ -170,6 +170,28 @@ func TestSummary(t *testing.T) {
 	}
 }
 
+// Of seeds that were all interrupted no figure is made up, and a binary without a commit has none.
+func TestInterruptedSeeds(t *testing.T) {
+	run, res := sample(3)
+	res.Partial, res.Makespan = true, 0
+	unknown := about
+	unknown.Commit = ""
+	r := New(run, res, unknown)
+	s := Summarise([]*Report{r.Short()}, nil, 5, "again")
+	var table, page bytes.Buffer
+	for _, err := range []error{s.Table(&table), s.HTML(&page, nil)} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if text := table.String() + r.SeedRow(); strings.Contains(text, "makespan") || strings.Contains(text, " 0 s") || !strings.Contains(text, "INTERRUPTED") {
+		t.Errorf("the table is\n%s", text)
+	}
+	if strings.Contains(page.String(), "commit") {
+		t.Error("the page names a commit")
+	}
+}
+
 // Each message that there is has the name that real nodes' metrics give it.
 func TestMessageNames(t *testing.T) {
 	for kind := policy.MsgState; kind <= policy.MsgFree; kind++ {

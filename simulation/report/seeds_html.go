@@ -29,8 +29,8 @@ func (s *Summary) HTML(w io.Writer, link func(seed uint64) string) error {
 	p := seedsPage{page: page{Title: sum.Scenario, Style: template.CSS(pageStyle), Command: sum.Command,
 		Headline: fmt.Sprintf("%s, %s", plural(sum.Nodes, "node", "nodes"), plural(sum.Seeds, "seed", "seeds"))}}
 	if len(s.Runs) > 0 {
-		p.Description, p.Made = s.Runs[0].Description, fmt.Sprintf("Simulated by peercache %s, commit %s; %s events in %s of computing.",
-			sum.Version, sum.Commit, count(sum.Events), duration(wall(sum.Wall)))
+		p.Description, p.Made = s.Runs[0].Description, fmt.Sprintf("%s; %s events in %s of computing.",
+			strings.Join(s.Runs[0].madeBy(), "; "), count(sum.Events), duration(wall(sum.Wall)))
 	}
 	p.Verdict = verdict{Class: "good", Text: "Every run is as the scenario demands.", Problems: sum.Problems}
 	if !sum.OK {
@@ -89,7 +89,7 @@ func (s *Summary) HTML(w io.Writer, link func(seed uint64) string) error {
 		p.Mechanisms.Rows = append(p.Mechanisms.Rows, counted{mechanismText[name], n, few(float64(n) / float64(max(len(s.Runs), 1)))})
 	}
 	for _, r := range s.Runs {
-		line := seedLine{Seed: r.Seed, Makespan: duration(wall(r.Makespan)), Ratio: orDash(r.MakespanRatio, 3), First: duration(wall(r.FirstByte.P99)),
+		line := seedLine{Seed: r.Seed, Makespan: orNever(r.Makespan), Ratio: orDash(r.MakespanRatio, 3), First: duration(wall(r.FirstByte.P99)),
 			Copies: orDash(r.OriginEgressRatio, 4), Requests: count(r.OriginRequests), Messages: few(r.MessagesPerNode), Verdict: "ok", Broken: !r.OK}
 		if link != nil {
 			line.Link = link(r.Seed)

@@ -179,7 +179,7 @@ func (r *Report) SeedRow() string {
 	case !r.OK:
 		verdict = "BROKEN"
 	}
-	return fmt.Sprintf("%6d %12s %7s %12s %8s %8s %9s  %s", r.Seed, duration(wall(r.Makespan)), orDash(r.MakespanRatio, 3),
+	return fmt.Sprintf("%6d %12s %7s %12s %8s %8s %9s  %s", r.Seed, orNever(r.Makespan), orDash(r.MakespanRatio, 3),
 		duration(wall(r.FirstByte.P99)), orDash(r.OriginEgressRatio, 4), count(r.OriginRequests), few(r.MessagesPerNode), verdict)
 }
 
@@ -195,20 +195,9 @@ func orDash(v *float64, places int) string {
 func (s *Summary) Table(w io.Writer) error {
 	t := &table{w: w, label: 13}
 	sum := &s.Sum
-	t.row(fmt.Sprintf("%s:", plural(sum.Complete, "run", "runs")), "least, median and greatest")
-	three := func(m Middle, text func(float64) string) string {
-		return fmt.Sprintf("%s, %s, %s", text(m.Min), text(m.Median), text(m.Max))
+	if sum.Complete > 0 {
+		sum.figures(t)
 	}
-	clock := func(v float64) string { return duration(wall(v)) }
-	t.row("makespan", three(sum.Makespan, clock))
-	if sum.MakespanRatio.Max > 0 {
-		t.row("/ optimum", three(sum.MakespanRatio, func(v float64) string { return fmt.Sprintf("%.3f", v) }))
-	}
-	t.row("p99", three(sum.Completion99, clock))
-	t.row("first byte", three(sum.FirstByte99, clock)+" (p99)")
-	t.row("copies", three(sum.Egress, func(v float64) string { return fmt.Sprintf("%.4f", v) })+" from the registry")
-	t.row("requests", three(sum.Requests, few)+" to the registry")
-	t.row("messages", three(sum.Messages, few)+" a node")
 	var parts []string
 	for _, name := range mechanismNames {
 		parts = append(parts, fmt.Sprintf("%s %s", name, count(sum.Mechanisms[name])))
@@ -235,6 +224,24 @@ func (s *Summary) Table(w io.Writer) error {
 		t.line("Again: " + f.Command)
 	}
 	return t.err
+}
+
+// figures are the rows of what is known of runs that were not interrupted.
+func (sum *Sum) figures(t *table) {
+	t.row(fmt.Sprintf("%s:", plural(sum.Complete, "run", "runs")), "least, median and greatest")
+	three := func(m Middle, text func(float64) string) string {
+		return fmt.Sprintf("%s, %s, %s", text(m.Min), text(m.Median), text(m.Max))
+	}
+	clock := func(v float64) string { return duration(wall(v)) }
+	t.row("makespan", three(sum.Makespan, clock))
+	if sum.MakespanRatio.Max > 0 {
+		t.row("/ optimum", three(sum.MakespanRatio, func(v float64) string { return fmt.Sprintf("%.3f", v) }))
+	}
+	t.row("p99", three(sum.Completion99, clock))
+	t.row("first byte", three(sum.FirstByte99, clock)+" (p99)")
+	t.row("copies", three(sum.Egress, func(v float64) string { return fmt.Sprintf("%.4f", v) })+" from the registry")
+	t.row("requests", three(sum.Requests, few)+" to the registry")
+	t.row("messages", three(sum.Messages, few)+" a node")
 }
 
 // broken lists what was wrong with which seeds: first those that gave no report.

@@ -80,7 +80,7 @@ func (r *Report) howLong() string {
 	if r.Makespan > 0 && !r.Partial {
 		text += "; all were done after " + duration(r.res.Makespan)
 		if r.MakespanRatio != nil {
-			text += fmt.Sprintf(" (%.3f of the optimum %s)", *r.MakespanRatio, duration(r.res.Optimum))
+			text += fmt.Sprintf(" (%.3f times the optimum, %s)", *r.MakespanRatio, duration(r.res.Optimum))
 		}
 	}
 	return text
