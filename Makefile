@@ -87,6 +87,7 @@ bench: deps build
 	$(GO) run ./bench/firstbyte -peercache $(CURDIR)/$(BIN)
 	$(GO) run ./bench/memory -peercache $(CURDIR)/$(BIN)
 	$(GO) run $(AS_ROOT) ./bench/flashcrowd -peercache $(CURDIR)/$(BIN)
+	$(GO) run $(AS_ROOT) ./bench/control -peercache $(CURDIR)/$(BIN)
 
 .PHONY: clean
 clean:

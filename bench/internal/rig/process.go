@@ -98,6 +98,11 @@ func environment() []string {
 // Lines can be written to the returned writer; the role's later lines come out
 // of the reader.
 func (r *Rig) StartRole(ctx context.Context, role string, ready any, args ...string) (*Process, io.Writer, *bufio.Reader, error) {
+	return r.StartRoleIn(ctx, nil, role, ready, args...)
+}
+
+// StartRoleIn does the same in a network namespace.
+func (r *Rig) StartRoleIn(ctx context.Context, ns *Namespace, role string, ready any, args ...string) (*Process, io.Writer, *bufio.Reader, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, nil, nil, err
@@ -114,7 +119,7 @@ func (r *Rig) StartRole(ctx context.Context, role string, ready any, args ...str
 		return nil, nil, nil, err
 	}
 	cmd.Stdout = pw
-	p, err := r.launch(role, nil, cmd)
+	p, err := r.launch(role, ns, cmd)
 	pw.Close()
 	if err != nil {
 		pr.Close()
