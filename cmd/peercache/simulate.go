@@ -139,6 +139,11 @@ func unknownScenario(name string) error {
 			near = append(near, n)
 		}
 	}
+	for _, file := range []string{name + ".yaml", name + ".yml"} {
+		if _, err := os.Stat(file); err == nil {
+			near = append(near, "the file "+file)
+		}
+	}
 	if len(near) == 0 {
 		return fmt.Errorf("no scenario %q; 'peercache simulate list' lists them", name)
 	}

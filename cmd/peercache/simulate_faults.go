@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -104,41 +103,12 @@ func readFaults(path string) ([]scenario.Fault, error) {
 	return faults, nil
 }
 
-var faultKinds = []scenario.FaultKind{
-	scenario.Crash, scenario.Drain, scenario.Partition, scenario.Offline, scenario.Loss, scenario.SlowNIC, scenario.SlowDisk, scenario.SlowNode,
-	scenario.FullDisk, scenario.Rot, scenario.Corrupt, scenario.Forge, scenario.Lie, scenario.Stall, scenario.Mute, scenario.ClockSkew, scenario.StaleDHT,
-	scenario.OriginThrottle, scenario.OriginError, scenario.OriginReset, scenario.OriginStall, scenario.OriginOutage, scenario.ExpiredToken,
-}
-
 // faultsFit says what is wrong with a list of faults for a run.
 func faultsFit(path string, faults []scenario.Fault, run *scenario.Run) error {
-	for i := range faults {
-		f := &faults[i]
-		fail := func(key, format string, args ...any) error {
-			return fmt.Errorf("%s: faults[%d].%s: %s", path, i, key, fmt.Sprintf(format, args...))
-		}
-		ofOrigin := f.Kind == scenario.ExpiredToken || f.Kind == scenario.StaleDHT || strings.HasPrefix(string(f.Kind), "origin-")
-		switch {
-		case !slices.Contains(faultKinds, f.Kind):
-			return fail("kind", "%q is no fault", f.Kind)
-		case f.At < 0 || f.For < 0 || f.Restart < 0 || f.Notice < 0:
-			return fail("at", "times must not be negative")
-		case f.Rate < 0 || f.Status < 0 || f.Part < -1_000_000 || f.Part > 1_000_000:
-			return fail("parts_in_a_million", "a rate, status or part that makes no sense")
-		case f.Role != "" && f.Role != scenario.Coordinator && f.Role != scenario.Fetcher:
-			return fail("role", "%q is neither coordinator nor fetcher", f.Role)
-		case len(f.Nodes) == 0 && f.Role == "" && !ofOrigin:
-			return fail("nodes", "nobody is named")
-		case !slices.IsSorted(f.Nodes):
-			return fail("nodes", "not ascending")
-		case i > 0 && f.At < faults[i-1].At:
-			return fail("at", "faults are not ascending by time")
-		}
-		for _, n := range f.Nodes {
-			if n < 0 || n >= len(run.Nodes) {
-				return fail("nodes", "there is no node %d: the run has %d", n, len(run.Nodes))
-			}
-		}
+	as := *run
+	as.Faults = faults
+	if err := as.ValidateFaults(); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
 }

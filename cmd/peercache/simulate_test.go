@@ -111,8 +111,14 @@ func TestFaultFile(t *testing.T) {
 		"nobody is named":         {Kind: scenario.Crash},
 		"must not be negative":    {Kind: scenario.OriginOutage, At: -1},
 		"not ascending":           {Kind: scenario.Crash, Nodes: []int{2, 1}},
+		"node 1 comes after":      {Kind: scenario.Loss, Nodes: []int{1, 1}, Part: 1},
 		"neither coordinator nor": {Kind: scenario.Crash, Role: "king"},
 		"makes no sense":          {Kind: scenario.Loss, Nodes: []int{1}, Part: 2_000_000},
+		"-1000000 in a million":   {Kind: scenario.ClockSkew, Nodes: []int{1}, Part: -1_000_000},
+		"faults[0].rate":          {Kind: scenario.SlowNIC, Nodes: []int{1}},
+		"faults[0].delay":         {Kind: scenario.SlowNode, Nodes: []int{1}, Delay: -5 * time.Second},
+		"faults[0].status":        {Kind: scenario.OriginError},
+		"faults[0].role":          {Kind: scenario.Crash, Nodes: []int{1}, Role: scenario.Fetcher},
 	} {
 		if err := faultsFit("f.json", []scenario.Fault{f}, run); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%+v: %v", f, err)

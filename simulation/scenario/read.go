@@ -119,7 +119,11 @@ func (r *reader) read(path string, n ast.Node, v reflect.Value) {
 		r.list(path, typed, v)
 	case ast.MapNode:
 		if v.Kind() != reflect.Struct || fields(v.Type()) == nil {
-			r.fail(placeOf(n), path, "keys and values are not possible here")
+			what := "keys and values are not possible here"
+			if v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct {
+				what = "a list belongs here; begin each item with a dash"
+			}
+			r.fail(placeOf(n), path, "%s", what)
 			return
 		}
 		r.mapping(path, typed, v)

@@ -10,7 +10,7 @@ import (
 // do not ascend. What [Scenario.Expand] makes is valid; who makes a Run otherwise, or
 // changes one, may ask.
 func (r *Run) Validate() error {
-	for _, check := range []func() error{r.validTopology, r.validCosts, r.validImages, r.validPulls, r.validFaults} {
+	for _, check := range []func() error{r.validTopology, r.validCosts, r.validImages, r.validPulls, r.ValidateFaults} {
 		if err := check(); err != nil {
 			return fmt.Errorf("scenario %s: %w", r.Name, err)
 		}
@@ -121,38 +121,57 @@ func (r *Run) validPulls() error {
 	return nil
 }
 
-func (r *Run) validFaults() error {
+// ValidateFaults says what is wrong with the Faults of a Run, with the index and the key; nil if
+// nothing is. Beyond what the format can say, nodes may be named for [StaleDHT].
+func (r *Run) ValidateFaults() error {
 	for i := range r.Faults {
-		f := &r.Faults[i]
-		kind := kindOf(string(f.Kind))
-		if kind == nil {
-			return fmt.Errorf("fault %d is of no kind: %q", i, f.Kind)
-		}
-		ofNodes, _ := kind.takes("nodes")
-		ofRole, _ := kind.takes("role")
-		switch {
-		case i > 0 && f.At < r.Faults[i-1].At:
-			return fmt.Errorf("fault %d is before the one before it", i)
-		case f.At < 0 || f.For < 0 || f.Restart < 0 || f.Notice < 0 || f.Rate < 0:
-			return fmt.Errorf("fault %d, %s, has a negative time or rate", i, f.Kind)
-		case f.Delay < 0 && f.Kind != ClockSkew || f.Part < 0 && f.Kind != ClockSkew || f.Part > whole || f.Part < -whole:
-			return fmt.Errorf("fault %d, %s: delay %v, part %d", i, f.Kind, f.Delay, f.Part)
-		case f.Role != "" && (!ofRole || f.Role != Coordinator && f.Role != Fetcher):
-			return fmt.Errorf("fault %d, %s, is of role %q", i, f.Kind, f.Role)
-		case len(f.Nodes) > 0 && (!ofNodes || f.Role != ""):
-			return fmt.Errorf("fault %d, %s, is not one of nodes, or of a role", i, f.Kind)
-		case ofRole && f.Role == "" && len(f.Nodes) == 0:
-			return fmt.Errorf("fault %d, %s, befalls nobody", i, f.Kind)
-		case (f.Kind == SlowNIC || f.Kind == SlowDisk) && f.Rate == 0:
-			return fmt.Errorf("fault %d, %s, has no rate", i, f.Kind)
-		case f.Kind == OriginError && (f.Status < 400 || f.Status > 599):
-			return fmt.Errorf("fault %d: status %d is no error", i, f.Status)
-		}
-		for k, n := range f.Nodes {
-			if n < 0 || n >= len(r.Nodes) || k > 0 && n <= f.Nodes[k-1] {
-				return fmt.Errorf("fault %d, %s: its nodes must ascend and exist, and %d does not", i, f.Kind, n)
-			}
+		if key, err := r.validFault(i); err != nil {
+			return fmt.Errorf("faults[%d].%s: %w", i, key, err)
 		}
 	}
 	return nil
+}
+
+// validFault says what is wrong with a fault, and with which key of it.
+func (r *Run) validFault(i int) (key string, err error) {
+	f := &r.Faults[i]
+	fail := func(key, format string, args ...any) (string, error) { return key, fmt.Errorf(format, args...) }
+	kind := kindOf(string(f.Kind))
+	if kind == nil {
+		return fail("kind", "%q is no fault", f.Kind)
+	}
+	ofNodes, _ := kind.takes("nodes")
+	ofRole, _ := kind.takes("role")
+	skew := f.Kind == ClockSkew
+	switch {
+	case i > 0 && f.At < r.Faults[i-1].At:
+		return fail("at", "faults are not ascending by time")
+	case f.At < 0 || f.For < 0 || f.Restart < 0 || f.Notice < 0:
+		return fail("at", "times must not be negative")
+	case f.Delay < 0 && !skew:
+		return fail("delay", "%v must not be negative", f.Delay)
+	case f.Part < 0 && !skew || f.Part > whole || f.Part < -whole/2:
+		return fail("part", "%d in a million makes no sense for %s", f.Part, f.Kind)
+	case f.Rate < 0 || (f.Kind == SlowNIC || f.Kind == SlowDisk) && f.Rate == 0:
+		return fail("rate", "%d is none for %s", f.Rate, f.Kind)
+	case f.Kind == OriginError && (f.Status < 400 || f.Status > 599):
+		return fail("status", "%d is not an error, from 400 to 599", f.Status)
+	case f.Role != "" && f.Role != Coordinator && f.Role != Fetcher:
+		return fail("role", "%q is neither coordinator nor fetcher", f.Role)
+	case f.Role != "" && (!ofRole || len(f.Nodes) > 0):
+		return fail("role", "%s is of nodes, or of none", f.Kind)
+	case len(f.Nodes) > 0 && !ofNodes && f.Kind != StaleDHT:
+		return fail("nodes", "%s is not one of nodes", f.Kind)
+	case ofRole && f.Role == "" && len(f.Nodes) == 0:
+		return fail("nodes", "nobody is named")
+	}
+	for k, n := range f.Nodes {
+		switch {
+		case n < 0 || n >= len(r.Nodes):
+			return fail("nodes", "there is no node %d: the run has %d", n, len(r.Nodes))
+		case k > 0 && n <= f.Nodes[k-1]:
+			return fail("nodes", "not ascending: node %d comes after node %d", n, f.Nodes[k-1])
+		}
+	}
+	return "", nil
 }
