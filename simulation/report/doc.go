@@ -22,10 +22,10 @@
 //	unserved          the first 20: {node, image, begun_seconds, status, failures}
 //	makespan_seconds  from the first client's start to the last one's end
 //	optimum_seconds   T*, what no schedule beats by much where the origin is no faster
-//	                  than a node (see simulation.Result), in rates of payload; where clients
-//	                  come over a long time little more than when the last one came,
-//	                  so that the ratio says little; 0 where it is not known
-//	makespan_ratio    of the two
+//	                  than a node (see simulation.Result), in rates of payload; 0 where
+//	                  it is not known
+//	makespan_ratio    of the two; null where most of the optimum is that the last client
+//	                  begins late: a ratio of two waits says nothing
 //	completion_seconds, first_byte_seconds
 //	                  {count, mean, p50, p90, p99, max}: each client that was served, from its
 //	                  own start; of an interrupted run the first bytes of all that had one

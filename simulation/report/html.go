@@ -87,7 +87,7 @@ func (r *Report) HTML(w io.Writer) error {
 		return fmt.Errorf("report: plots: %w", err)
 	}
 	p := runPage{
-		page: page{Title: r.Scenario, Headline: r.headline(), Description: r.Description, Style: template.CSS(pageStyle),
+		page: page{Title: r.Scenario, Headline: strings.TrimPrefix(r.headline(), r.Scenario+": "), Description: r.Description, Style: template.CSS(pageStyle),
 			Tiles: r.tiles(), Figures: figures, Command: r.Command, Made: r.made()},
 		Unserved: r.Unserved, Faults: r.Faults[:min(len(r.Faults), maxFaults)], Configuration: r.Configuration.rows(), Notes: r.Notes,
 	}
@@ -157,7 +157,7 @@ func (r *Report) made() string {
 func (r *Report) tiles() []tile {
 	var tiles []tile
 	add := func(name, value, note string) { tiles = append(tiles, tile{name, value, together(note)}) }
-	note := "from the first client's start to the last one's end"
+	note := fmt.Sprintf("from the first client's start on; the last one began after %s", duration(r.lastStart()))
 	if r.MakespanRatio != nil {
 		note = fmt.Sprintf("%.3f times the optimum, %s", *r.MakespanRatio, duration(r.res.Optimum))
 	}

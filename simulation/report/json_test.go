@@ -192,6 +192,30 @@ func TestInterruptedSeeds(t *testing.T) {
 	}
 }
 
+// Where clients come one after the other for most of the time, the optimum is when the last
+// one came, and a ratio to that says nothing.
+func TestRatioOfWaits(t *testing.T) {
+	for last, known := range map[time.Duration]bool{22 * time.Second: true, 23 * time.Second: false} {
+		run, res := sample(20) // the optimum is 45 s
+		run.Pulls[19].At = last
+		r := New(run, res, about)
+		if (r.MakespanRatio != nil) != known {
+			t.Errorf("the last client begins after %v: ratio %v", last, r.MakespanRatio)
+		}
+		var table, page bytes.Buffer
+		for _, err := range []error{r.Table(&table), r.HTML(&page)} {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		for what, text := range map[string]string{"table": table.String(), "page": page.String()} {
+			if text = strings.Join(strings.Fields(text), " "); strings.Contains(text, "the last one began after") == known || strings.Contains(text, "optimum") != known {
+				t.Errorf("the last client begins after %v: the %s does not fit", last, what)
+			}
+		}
+	}
+}
+
 // Each message that there is has the name that real nodes' metrics give it.
 func TestMessageNames(t *testing.T) {
 	for kind := policy.MsgState; kind <= policy.MsgFree; kind++ {

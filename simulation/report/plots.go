@@ -116,7 +116,7 @@ func (r *Report) completionChart(end float64) *chart {
 	if len(done) == 0 || slices.Max(begun) > end/100 {
 		c.line("begun", steps(begun, total, end), inkOrange, dashed, true)
 	}
-	if t := r.Optimum; t > 0 && t <= end {
+	if t := r.Optimum; t > 0 && t <= end && (r.MakespanRatio != nil || r.Partial) {
 		c.line("optimum T*", plotter.XYs{{X: t, Y: 0}, {X: t, Y: 1.02}}, inkText, dotted, false)
 	}
 	complete := steps(done, total, end)

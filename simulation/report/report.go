@@ -215,12 +215,22 @@ func New(run *scenario.Run, res *simulation.Result, about About) *Report {
 	}
 	r.Virtual = max(r.Virtual, r.Makespan)
 	r.WithoutBytes = without(run)
-	if r.Partial || r.Makespan == 0 {
-		r.MakespanRatio = nil // there is more to come
+	if r.Partial || r.Makespan == 0 || r.lastStart() > res.Optimum/2 {
+		// There is more to come, or most of both times is waiting for the last client.
+		r.MakespanRatio = nil
 	}
 	r.countPulls()
 	r.judge()
 	return r
+}
+
+// lastStart is when the last client began, from the first one's start on.
+func (r *Report) lastStart() time.Duration {
+	n := len(r.run.Pulls)
+	if n == 0 {
+		return 0
+	}
+	return r.run.Pulls[n-1].At - r.run.Pulls[0].At
 }
 
 func (r *Report) countPulls() {

@@ -81,6 +81,8 @@ func (r *Report) howLong() string {
 		text += "; all were done after " + duration(r.res.Makespan)
 		if r.MakespanRatio != nil {
 			text += fmt.Sprintf(" (%.3f times the optimum, %s)", *r.MakespanRatio, duration(r.res.Optimum))
+		} else {
+			text += fmt.Sprintf("; the last one began after %s", duration(r.lastStart()))
 		}
 	}
 	return text
