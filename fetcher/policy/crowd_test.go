@@ -234,3 +234,30 @@ func TestHostilePeers(t *testing.T) {
 		t.Errorf("%d peers are remembered, there are %d nodes", k, len(w.nodes))
 	}
 }
+
+// A node that reads when it knows just as many peers as it wants for neighbours, none of
+// whom has to do with the blob yet, and then meets more, must not take those for a
+// mesh: it would hear of chunks only from those whom the DHT names, who are busy with
+// everybody else.
+func TestIdleNeighboursLeaveRoom(t *testing.T) {
+	const most = 8
+	var d digest.Digest
+	w := newCrowd(t, 40, 0, 1, &d)
+	n := w.nodes[0]
+	for _, o := range w.nodes[1 : most+1] {
+		w.link(n, o)
+	}
+	n.closest = func() []chunkindex.NodeID { return nil }
+	n.read(d, 0, -1)
+	b := n.core.blobs[d]
+	w.run(200*time.Millisecond, func() bool { return len(b.neighbours) == most && b.neighbours[most-1].replied })
+	if len(b.neighbours) != most {
+		t.Fatalf("%d neighbours of those that it knew first, not %d", len(b.neighbours), most)
+	}
+	w.link(n, w.nodes[most+1])
+	for _, o := range b.neighbours {
+		if o.idle() {
+			t.Errorf("%x, which has nothing to do with the blob, keeps its place in a large cluster", o.id[:2])
+		}
+	}
+}

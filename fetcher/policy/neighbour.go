@@ -121,15 +121,35 @@ func (c *Core) addNeighbour(b *blob, id chunkindex.NodeID) *neighbour {
 	return n
 }
 
+// idle reports whether a neighbour said that it neither has nor wants any of the blob.
+func (n *neighbour) idle() bool {
+	return n.replied && !n.wants && !n.owesReply && n.bits.Count() == 0 && n.inFlight.Count() == 0
+}
+
+// dropIdle makes room for others in a large cluster, where places are few: a neighbour
+// that has nothing to do with the blob comes forward itself once it has.
+func (c *Core) dropIdle(b *blob) {
+	for _, n := range slices.Clone(b.neighbours) {
+		if n.idle() {
+			b.remove(n)
+		}
+	}
+}
+
+// remove takes a neighbour out of those of the blob.
+func (b *blob) remove(n *neighbour) {
+	if b.layoutSet() {
+		b.setBits(n, chunkindex.NewBitfield(b.n))
+	}
+	b.ask.checked = 0
+	n.leave()
+	delete(b.byID, n.id)
+	b.neighbours = slices.DeleteFunc(b.neighbours, func(o *neighbour) bool { return o == n })
+}
+
 func (c *Core) dropNeighbour(b *blob, id chunkindex.NodeID) {
 	if n := b.byID[id]; n != nil {
-		if b.layoutSet() {
-			b.setBits(n, chunkindex.NewBitfield(b.n))
-		}
-		b.ask.checked = 0
-		n.leave()
-		delete(b.byID, id)
-		b.neighbours = slices.DeleteFunc(b.neighbours, func(o *neighbour) bool { return o == n })
+		b.remove(n)
 	}
 	for _, t := range slices.Clone(b.live) {
 		if t.from.id == id {
@@ -446,6 +466,9 @@ func (c *Core) heardState(from chunkindex.NodeID, m *Message) {
 		} else {
 			c.sendState(b, n, false)
 		}
+	}
+	if c.crowded() && n.idle() {
+		b.remove(n)
 	}
 	c.advance(b)
 }
