@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"math/bits"
+	"slices"
 	"time"
 )
 
@@ -39,7 +40,7 @@ func (c *cluster) optimum() (whole, chunk time.Duration) {
 	t := int64(1<<20) * nanos / rate
 	m := (most + 1<<20 - 1) >> 20
 	best := t * (m - 1 + doublings(everybody.nodes))
-	for _, b := range append(append(zones, racks...), everybody) {
+	for _, b := range slices.Concat(zones, racks, []*behind{everybody}) {
 		if link := c.net.payload(b.rate); b.nodes > 0 && link < rate {
 			best = max(best, int64(b.first)+mulDiv(b.bytes(c), nanos, link)+t*(doublings(b.nodes)-1))
 		}
