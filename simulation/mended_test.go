@@ -2,7 +2,6 @@ package simulation
 
 import (
 	"context"
-	"slices"
 	"testing"
 )
 
@@ -26,6 +25,7 @@ var mended = []struct {
 	{81, "two nodes that once asked each other kept the blob alive for ever"},
 	{84, "two nodes whose views differed asked each other without end"},
 	{128, "what had just been read for those that nobody served was granted again to one of them that asked before it heard; a grantee that had claimed to hold what it asked for seemed to have read it at once"},
+	{166, "a node that had asked who holds a blob, and got it before the answer came, did not say so to who wanted it"},
 	{188, "of the model: a proof judged what was there at its end"},
 	{5000, "a node that trusted the origin alone read nothing that others held, neither there nor from them"},
 }
@@ -41,9 +41,6 @@ func TestMendedSeeds(t *testing.T) {
 		if err != nil {
 			t.Errorf("seed %d: %v", m.seed, err)
 			continue
-		}
-		if slices.Contains(openSeeds, m.seed) {
-			t.Errorf("seed %d is open and mended at once", m.seed)
 		}
 		for _, v := range r.Violated() {
 			t.Errorf("seed %d (%s): %s is broken %d times: %s", m.seed, m.was, v.Name, v.Violations, v.First)

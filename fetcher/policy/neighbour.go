@@ -403,7 +403,9 @@ func (c *Core) heardState(from chunkindex.NodeID, m *Message) {
 	b := c.blobs[m.Blob]
 	if b == nil {
 		h, ok := c.held[m.Blob]
-		if !m.Reply {
+		// Who wants what is complete here may have been asked just before it was, and answers
+		// now: of the chunks that came since nobody told it.
+		if !m.Reply && !(ok && h.complete && m.Want) {
 			return
 		}
 		if !ok || h.complete {
