@@ -74,6 +74,12 @@ type blob struct {
 
 	neighbours []*neighbour
 	byID       map[chunkindex.NodeID]*neighbour
+	// gained lists the chunks that can be had here in the order in which they came,
+	// told counts the turns of those who hear of them, tellBy is when the others must
+	// have had theirs, 0 if all know.
+	gained []int32
+	told   int
+	tellBy Time
 	// avail counts, for each chunk, the neighbours that say they hold it.
 	avail []uint16
 	zone  *zone // nil as long as there is none, or nobody in another

@@ -58,8 +58,9 @@ type Core struct {
 	all, seconds int64
 	connecting   int // attempts under way
 
-	// scratch: of findFree; of missing; of what exists and what of it an asker lacks
+	// scratch: of findFree; of tell; of missing; of what exists and what of it an asker lacks
 	free                   []*neighbour
+	news                   []int32
 	window, beyond, within chunkindex.Bitfield
 	served, need           chunkindex.Bitfield
 	existing, unmet, asked chunkindex.Bitfield
@@ -249,6 +250,7 @@ func (c *Core) advance(b *blob) {
 		return
 	}
 	b.due, c.advanced = 0, true
+	c.tellRest(b, false)
 	c.findSize(b)
 	c.join(b)
 	c.gossip(b)

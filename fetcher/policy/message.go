@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"iter"
+	"math/bits"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -23,7 +25,8 @@ const (
 	// small blob has a bitfield of one. Epoch is the sender's: what it said of
 	// itself under an earlier one is void.
 	MsgState
-	// MsgHave: the sender now holds the N chunks from Chunk on.
+	// MsgHave: the sender now holds the N chunks from Chunk on, and of those after
+	// them each for which Rest has a bit: bit k stands for chunk Chunk+N+k.
 	MsgHave
 	// MsgLeave: the sender lost interest; no more MsgHave, please.
 	MsgLeave
@@ -89,6 +92,7 @@ type Message struct {
 	Reply bool
 	Chunk int
 	N     int
+	Rest  uint64
 	Epoch int
 	// Status is an HTTP status of Origin. Wait goes with it, in whole milliseconds
 	// on the wire.
@@ -103,4 +107,26 @@ type Message struct {
 	Sums     []chunkindex.Sum
 	Bits     chunkindex.Bitfield
 	InFlight chunkindex.Bitfield
+}
+
+// restBits is how many chunks Rest can speak of.
+const restBits = 63
+
+// end is one more than the highest chunk that a MsgHave speaks of.
+func (m *Message) end() int { return m.Chunk + m.N + bits.Len64(m.Rest) }
+
+// chunks are those that a MsgHave speaks of, in order.
+func (m *Message) chunks() iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for i := range m.N {
+			if !yield(m.Chunk + i) {
+				return
+			}
+		}
+		for rest := m.Rest; rest != 0; rest &= rest - 1 {
+			if !yield(m.Chunk + m.N + bits.TrailingZeros64(rest)) {
+				return
+			}
+		}
+	}
 }

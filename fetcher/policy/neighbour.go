@@ -19,6 +19,7 @@ type neighbour struct {
 	// only setBit, clearBit and setBits change bits, since blob.avail counts them.
 	bits, inFlight chunkindex.Bitfield
 	wants          bool
+	told           int  // it knows of the chunks before this place in blob.gained
 	introduced     bool // it was asked for its state
 	askedAt        Time // when it was
 	replied        bool
@@ -218,6 +219,7 @@ func (c *Core) sendState(b *blob, n *neighbour, reply bool) {
 	if reply {
 		n.askedAt = c.now
 	}
+	n.told = len(b.gained)
 	c.send(n.id, m)
 }
 
@@ -251,26 +253,6 @@ func (c *Core) inFlightAt(b *blob, i int) bool {
 		}
 	}
 	return false
-}
-
-// sendHave tells the neighbours that want to know of the chunks [first, end), and
-// the coordinator that granted one of them.
-//
-// One that holds a chunk itself is not told of it, which halves the messages of a
-// swarm: only strict verification has use for a second holder, and those to whom the
-// blob was refuted.
-func (c *Core) sendHave(b *blob, first, end int) {
-	m := Message{Kind: MsgHave, Blob: b.id, Size: b.size, Small: b.small, Chunk: first, N: end - first}
-	for _, n := range b.neighbours {
-		if n.wants && (b.epoch > 0 || end-first > 1 || !n.bits.Has(first) || c.cfg.Verify == VerifyStrict) {
-			c.send(n.id, m)
-		}
-	}
-	for _, g := range b.grantors {
-		if n := b.neighbour(g.by); first < g.end && g.first < end && (n == nil || !n.wants) {
-			c.send(g.by, m)
-		}
-	}
 }
 
 // maxRedirects bounds how often one look-up's worth of redirects is followed.
@@ -351,46 +333,6 @@ func (c *Core) message(from chunkindex.NodeID, m *Message) {
 		c.count(CountIgnored, 1)
 	}
 	c.advance(b)
-}
-
-// heardHave takes in that a neighbour got chunks. Most of the messages are these,
-// and most of them change nothing that could be done now.
-func (c *Core) heardHave(b *blob, n *neighbour, from chunkindex.NodeID, m *Message) {
-	if n != nil && !b.layoutSet() {
-		n.stale = true
-		return
-	}
-	if m.N <= 0 || m.Chunk+m.N > b.n || !b.small && m.Size != b.size {
-		c.count(CountIgnored, 1)
-		return
-	}
-	granted := b.coord.appeared(from, m.Chunk, m.Chunk+m.N, c.now)
-	if b.coord != nil && !granted && b.avail[m.Chunk] == 0 && !b.have.Has(m.Chunk) && !b.coord.known.Has(m.Chunk) {
-		b.coord.elsewhere = c.now
-	}
-	if n == nil {
-		if granted {
-			b.progress = c.now
-			c.advance(b)
-		} else {
-			c.count(CountIgnored, 1)
-		}
-		return
-	}
-	useful := false
-	for i := m.Chunk; i < m.Chunk+m.N; i++ {
-		if !n.bits.Has(i) {
-			b.setBit(n, i)
-			b.progress = c.now // what is said twice is no news
-		}
-		n.refused.Clear(i)
-		n.inFlight.Clear(i)
-		useful = useful || b.idle(i)
-	}
-	c.advanced = true // if not now, then when n is free again
-	if b.coord != nil || c.cfg.Verify == VerifyStrict || useful && b.wanting() && c.isFree(b, n) && c.usable(b, n) && c.hasSlot(b) {
-		c.advance(b)
-	}
 }
 
 // maxNeighbours bounds the peers that can make a node tell them of each chunk.

@@ -224,7 +224,7 @@ func (c *Core) stored(b *blob, i int, ok bool) {
 		return
 	}
 	if b.level[i].Shareable() && b.share.Set(i) {
-		c.sendHave(b, i, i+1)
+		c.gain(b, i)
 		c.announceGroup(b, i)
 	}
 	c.advance(b)
@@ -238,7 +238,7 @@ func (c *Core) raise(b *blob, i int, level chunkindex.Level) {
 	b.level[i] = level
 	c.emit(Effect{Kind: EfRaise, Blob: b.id, Chunk: i, Level: level})
 	if b.have.Has(i) && level.Shareable() && b.share.Set(i) {
-		c.sendHave(b, i, i+1)
+		c.gain(b, i)
 	}
 }
 
@@ -275,6 +275,7 @@ func (c *Core) provenWhole(b *blob) {
 	}
 	b.grants = nil
 	c.judge(b)
+	c.tellRest(b, true)
 	for i := b.share.NextClear(0); i >= 0; {
 		end := b.share.Next(i)
 		if end < 0 {

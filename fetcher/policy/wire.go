@@ -52,11 +52,12 @@ const (
 	fieldWait // and the origin
 	fieldLabel
 	fieldLabels // as many as there are peers
+	fieldRest
 )
 
 var messageFields = map[MessageKind]fields{
 	MsgState:    fieldEpoch | fieldBits | fieldInFlight | fieldLabel,
-	MsgHave:     fieldRun,
+	MsgHave:     fieldRun | fieldRest,
 	MsgLeave:    0,
 	MsgAsk:      fieldBits | fieldEpoch | fieldPeers,
 	MsgGrant:    fieldRun | fieldEpoch,
@@ -93,6 +94,9 @@ func AppendMessage(dst []byte, m *Message) []byte {
 	if f&fieldRun != 0 {
 		dst = binary.AppendUvarint(dst, uint64(m.Chunk))
 		dst = binary.AppendUvarint(dst, uint64(m.N))
+	}
+	if f&fieldRest != 0 {
+		dst = binary.AppendUvarint(dst, m.Rest)
 	}
 	if f&fieldEpoch != 0 {
 		dst = binary.AppendUvarint(dst, uint64(m.Epoch))
@@ -261,6 +265,9 @@ func DecodeMessage(data []byte) (Message, error) {
 	if f&fieldRun != 0 {
 		m.Chunk = int(d.uint(chunkindex.MaxBlobSize / chunkindex.MinChunkLength))
 		m.N = int(d.uint(chunkindex.MaxBlobSize / chunkindex.MinChunkLength))
+	}
+	if f&fieldRest != 0 {
+		m.Rest = uint64(d.uint(1<<restBits - 1))
 	}
 	if f&fieldEpoch != 0 {
 		m.Epoch = int(d.uint(1 << 20))

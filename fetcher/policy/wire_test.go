@@ -24,6 +24,7 @@ func wireSamples() []Message {
 		{Kind: MsgState, Blob: digest.SHA512.FromString("blob"), Size: 10, Small: true, Bits: chunkindex.FullBitfield(1), InFlight: chunkindex.NewBitfield(1)},
 		{Kind: MsgState, Blob: d, Size: chunkindex.MaxBlobSize, Bits: chunkindex.FullBitfield(chunkindex.MaxChunks), InFlight: chunkindex.NewBitfield(chunkindex.MaxChunks)},
 		{Kind: MsgHave, Blob: d, Size: 70 << 20, Chunk: 3, N: 300},
+		{Kind: MsgHave, Blob: d, Size: 70 << 20, Chunk: 3, N: 2, Rest: 1<<62 | 1<<5},
 		{Kind: MsgLeave, Blob: d, Size: -1},
 		{Kind: MsgAsk, Blob: d, Size: 70 << 20, Epoch: 2, Bits: some, Peers: []chunkindex.NodeID{{1}, {2}}},
 		{Kind: MsgGrant, Blob: d, Size: 70 << 20, Chunk: 16, N: 16, Epoch: 1},

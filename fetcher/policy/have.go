@@ -1,0 +1,174 @@
+package policy
+
+import (
+	"slices"
+	"time"
+
+	"github.com/peercache/peercache/chunkindex"
+)
+
+// Who is told of a new chunk, and when. What few have must be known to all soon: the more
+// of those who have it serve it, the faster it spreads. What many have is asked of
+// somebody anyhow, and this node can send it to two or three only. So each such chunk is
+// told at once to a part of the neighbours, which take turns, and each of them is told
+// on that occasion of all that came since its last turn. By then it has often got some of
+// that from others, which need not be said any more.
+
+const (
+	// tellAtOnce is about how many neighbours are told of a chunk at once.
+	tellAtOnce = 24
+	// rarely: a chunk that less than one in so many neighbours has is a rare one.
+	rarely = 10
+	// tellWithin is how long the others wait at most for their turn if no other chunk
+	// comes.
+	tellWithin = 250 * time.Millisecond
+)
+
+// gain notes that chunk i can be had here from now on, and tells those whose turn it is,
+// and who granted it.
+func (c *Core) gain(b *blob, i int) {
+	b.gained = append(b.gained, int32(i))
+	turns := c.turns(b, i)
+	b.told++
+	k := 0
+	for _, n := range b.neighbours {
+		if !n.wants {
+			continue
+		}
+		if k++; (k+b.told)%turns == 0 {
+			c.tell(b, n)
+		}
+	}
+	for _, g := range b.grantors {
+		if i < g.first || i >= g.end {
+			continue
+		}
+		if n := b.neighbour(g.by); n != nil && n.wants {
+			c.tell(b, n)
+		} else {
+			c.send(g.by, Message{Kind: MsgHave, Blob: b.id, Size: b.size, Small: b.small, Chunk: i, N: 1})
+		}
+	}
+	if turns > 1 {
+		b.tellBy = c.now.Add(tellWithin)
+		b.wake(b.tellBy)
+	}
+}
+
+// turns is among how many parts of the neighbours the turns go round. All are told at
+// once of a chunk that few of them have, where chunks are in doubt, and where a second
+// holder counts.
+func (c *Core) turns(b *blob, i int) int {
+	if int(b.avail[i])*rarely < len(b.neighbours) || b.epoch > 0 || c.cfg.Verify == VerifyStrict {
+		return 1
+	}
+	return max((len(b.neighbours)+tellAtOnce-1)/tellAtOnce, 1)
+}
+
+// tellRest tells the neighbours whose turn did not come in time, or all that know less
+// than they should if there will be no other turn.
+func (c *Core) tellRest(b *blob, last bool) {
+	if b.tellBy == 0 || !last && !c.reached(b, b.tellBy) {
+		return
+	}
+	b.tellBy = 0
+	for _, n := range b.neighbours {
+		if n.wants {
+			c.tell(b, n)
+		}
+	}
+}
+
+// tell tells a neighbour of the chunks that came since it was told last.
+//
+// One that holds a chunk itself is not told of it, which halves the messages of a
+// swarm: only strict verification has use for a second holder, and those to whom the
+// blob was refuted.
+func (c *Core) tell(b *blob, n *neighbour) {
+	all := b.epoch > 0 || c.cfg.Verify == VerifyStrict
+	news := c.news[:0]
+	for _, i := range b.gained[min(n.told, len(b.gained)):] {
+		if b.share.Has(int(i)) && (all || !n.bits.Has(int(i))) {
+			news = append(news, i)
+		}
+	}
+	n.told, c.news = len(b.gained), news
+	slices.Sort(news)
+	m := Message{Kind: MsgHave, Blob: b.id, Size: b.size, Small: b.small}
+	for _, i := range news {
+		switch beyond := int(i) - m.Chunk - m.N; {
+		case m.N > 0 && beyond < 0: // twice the same
+		case m.N > 0 && beyond == 0 && m.Rest == 0:
+			m.N++
+		case m.N > 0 && beyond < restBits:
+			m.Rest |= 1 << beyond
+		default:
+			if m.N > 0 {
+				c.send(n.id, m)
+			}
+			m.Chunk, m.N, m.Rest = int(i), 1, 0
+		}
+	}
+	if m.N > 0 {
+		c.send(n.id, m)
+	}
+}
+
+// sendHave tells the neighbours that want to know of the chunks [first, end) at once.
+func (c *Core) sendHave(b *blob, first, end int) {
+	m := Message{Kind: MsgHave, Blob: b.id, Size: b.size, Small: b.small, Chunk: first, N: end - first}
+	for _, n := range b.neighbours {
+		if n.wants {
+			c.send(n.id, m)
+		}
+	}
+	for _, g := range b.grantors {
+		if n := b.neighbour(g.by); first < g.end && g.first < end && (n == nil || !n.wants) {
+			c.send(g.by, m)
+		}
+	}
+}
+
+// heardHave takes in that a neighbour got chunks. Most of the messages are these,
+// and most of them change nothing that could be done now.
+func (c *Core) heardHave(b *blob, n *neighbour, from chunkindex.NodeID, m *Message) {
+	if n != nil && !b.layoutSet() {
+		n.stale = true
+		return
+	}
+	if m.N <= 0 || m.end() > b.n || !b.small && m.Size != b.size {
+		c.count(CountIgnored, 1)
+		return
+	}
+	granted := false
+	for i := range m.chunks() {
+		its := b.coord.appeared(from, i, i+1, c.now)
+		if b.coord != nil && !its && b.avail[i] == 0 && !b.have.Has(i) && !b.coord.known.Has(i) {
+			b.coord.elsewhere = c.now
+		}
+		granted = granted || its
+	}
+	if n == nil {
+		if granted {
+			b.progress = c.now
+			c.advance(b)
+		} else {
+			c.count(CountIgnored, 1)
+		}
+		return
+	}
+	useful := false
+	for i := range m.chunks() {
+		if !n.bits.Has(i) {
+			b.setBit(n, i)
+			b.progress = c.now // what is said twice is no news
+		}
+		n.refused.Clear(i)
+		n.inFlight.Clear(i)
+		useful = useful || b.idle(i)
+	}
+	c.advanced = true // if not now, then when n is free again
+	if b.coord != nil || c.cfg.Verify == VerifyStrict || useful && b.wanting() && c.isFree(b, n) && c.usable(b, n) && c.hasSlot(b) {
+		c.advance(b)
+	}
+}
