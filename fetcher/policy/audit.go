@@ -215,7 +215,7 @@ func (c *Core) expose(b *blob, liar chunkindex.NodeID) {
 		if b.vouched[i].by == liar {
 			delete(b.vouched, i)
 		}
-		if b.have.Has(i) && b.level[i] < chunkindex.Fetched && c.source(b.from[i], b.signer[i]) == liar {
+		if b.have.Has(i) && b.level[i] < chunkindex.Fetched && c.source(b.senderOf(i), b.signerOf(i)) == liar {
 			chunks.Set(i)
 		}
 	}
@@ -283,7 +283,7 @@ func (c *Core) dropDoubted(b *blob, chunks chunkindex.Bitfield) {
 		if b.have.Has(i) {
 			c.drop(b, i)
 		}
-		if n := b.neighbour(c.source(b.from[i], b.signer[i])); n != nil && len(b.liars) == 0 {
+		if n := b.neighbour(c.source(b.senderOf(i), b.signerOf(i))); n != nil && len(b.liars) == 0 {
 			b.refuse(n, i)
 		}
 	}

@@ -35,8 +35,8 @@ type blob struct {
 	share  chunkindex.Bitfield // stored, at a level that may be served
 	level  []chunkindex.Level
 	sum    []chunkindex.Sum
-	from   []chunkindex.NodeID // who sent it; zero: the origin, or not known
-	signer []chunkindex.NodeID // whose claim it matched; zero: none
+	from   []*chunkindex.NodeID // who sent it: see senderOf
+	signer []*chunkindex.NodeID // whose claim it matched: see signerOf
 	busy   []activity
 	// taken is the set of chunks that are stored or under way, offered that of
 	// those with a neighbour in avail.
@@ -317,8 +317,8 @@ func (c *Core) opened(b *blob, levels []chunkindex.Level, sums []chunkindex.Sum)
 	b.opening, b.isOpen = false, true
 	// Not before: a peer's word makes a coordinator, and may speak of any size.
 	b.sum = make([]chunkindex.Sum, b.n)
-	b.from = make([]chunkindex.NodeID, b.n)
-	b.signer = make([]chunkindex.NodeID, b.n)
+	b.from = make([]*chunkindex.NodeID, b.n)
+	b.signer = make([]*chunkindex.NodeID, b.n)
 	if c.cfg.Verify == VerifyStrict {
 		b.cameAt = make([]Time, b.n)
 		for i := range b.cameAt {

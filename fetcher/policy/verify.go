@@ -45,7 +45,7 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 	}
 	if b.small {
 		b.begin(i, byStore)
-		b.from[i] = t.from.id
+		b.from[i] = &t.from.id
 		c.emit(Effect{Kind: EfStore, ID: t.id, Blob: b.id, Chunk: i, Small: true, Level: chunkindex.Proven, Size: b.size})
 		return
 	}
@@ -81,20 +81,20 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 	switch {
 	case matching != nil:
 		level = chunkindex.Attested
-		b.signer[i] = matching.Signer
+		c.signedBy(b, i, matching.Signer)
 	case strangers != nil && !contradicted && c.member(t.from.id):
 		// In a large cluster a node meets few of those that read from the origin.
 		// A member hands on what it believes itself, and could as well have
 		// signed it.
 		level, matching = chunkindex.Attested, strangers
-		b.signer[i] = stranger
+		c.signedBy(b, i, stranger)
 	default:
-		b.signer[i] = stranger
+		c.signedBy(b, i, stranger)
 	}
 	agreed := false
 	if len(b.suspects) > 0 {
 		var keep bool
-		if keep, agreed = c.weigh(b, t, ev.Sum, b.signer[i]); !keep {
+		if keep, agreed = c.weigh(b, t, ev.Sum, b.signerOf(i)); !keep {
 			discard()
 			if n := b.neighbour(t.from.id); n != nil {
 				b.refuse(n, i)
@@ -105,12 +105,12 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 	if agreed && !contradicted {
 		level = chunkindex.Agreed
 	}
-	if v, ok := b.vouched[i]; ok && v.by != t.from.id && v.by != b.signer[i] {
+	if v, ok := b.vouched[i]; ok && v.by != t.from.id && v.by != b.signerOf(i) {
 		switch {
 		case v.sum != ev.Sum:
 			c.count(CountConflict, 1)
 			if c.probe(b, i) {
-				b.suspect(suspect{i, ev.Sum, t.from.id, b.signer[i]})
+				b.suspect(suspect{i, ev.Sum, t.from.id, b.signerOf(i)})
 				discard()
 				return
 			}
@@ -119,7 +119,7 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 			level = chunkindex.Agreed
 		}
 	}
-	c.store(b, t.id, i, ev.Sum, t.from.id, level, matching)
+	c.store(b, t.id, i, ev.Sum, &t.from.id, level, matching)
 }
 
 // member reports whether a node's word counts: this node itself, and those that
@@ -135,7 +135,7 @@ func (c *Core) met(id chunkindex.NodeID) bool {
 	return id == c.cfg.Self || p != nil && p.met
 }
 
-func (c *Core) store(b *blob, id ID, i int, sum chunkindex.Sum, from chunkindex.NodeID, level chunkindex.Level, claim *chunkindex.Claim) {
+func (c *Core) store(b *blob, id ID, i int, sum chunkindex.Sum, from *chunkindex.NodeID, level chunkindex.Level, claim *chunkindex.Claim) {
 	b.begin(i, byStore)
 	b.sum[i], b.from[i], b.level[i] = sum, from, level
 	c.emit(Effect{Kind: EfStore, ID: id, Blob: b.id, Chunk: i, Level: level, Claim: claim, Size: b.size})
@@ -161,9 +161,9 @@ func (c *Core) arrivedFromOrigin(b *blob, id ID, i int, sum chunkindex.Sum) {
 		c.suspectChunk(b, i)
 		c.cutOff(b, i)
 		c.drop(b, i)
-		c.store(b, id, i, sum, chunkindex.NodeID{}, chunkindex.Fetched, nil)
+		c.store(b, id, i, sum, nil, chunkindex.Fetched, nil)
 	default:
-		c.store(b, id, i, sum, chunkindex.NodeID{}, chunkindex.Fetched, nil)
+		c.store(b, id, i, sum, nil, chunkindex.Fetched, nil)
 	}
 	c.originSays(b, i, sum)
 }
@@ -216,7 +216,7 @@ func (c *Core) stored(b *blob, i int, ok bool) {
 		}
 		c.raise(b, i, chunkindex.Fetched)
 	}
-	if len(b.liars) > 0 && b.level[i] < chunkindex.Fetched && b.isLiar(c.source(b.from[i], b.signer[i])) && c.usableSource(b) != nil {
+	if len(b.liars) > 0 && b.level[i] < chunkindex.Fetched && b.isLiar(c.source(b.senderOf(i), b.signerOf(i))) && c.usableSource(b) != nil {
 		// It was found to lie while this was being stored.
 		c.suspectChunk(b, i)
 		c.drop(b, i)
@@ -297,8 +297,8 @@ func (c *Core) provenWhole(b *blob) {
 
 // suspectChunk remembers who is behind a chunk that may be wrong.
 func (c *Core) suspectChunk(b *blob, i int) {
-	if !b.from[i].IsZero() {
-		b.suspect(suspect{i, b.sum[i], b.from[i], b.signer[i]})
+	if b.from[i] != nil {
+		b.suspect(suspect{i, b.sum[i], b.senderOf(i), b.signerOf(i)})
 	}
 }
 
@@ -352,7 +352,7 @@ func (c *Core) vouch(b *blob) {
 				continue
 			}
 			i := n.bits.Next(first)
-			for i >= 0 && i < first+MaxSums && (n.sumsAsked.Has(i) || b.level[i] >= chunkindex.Agreed || b.have.Has(i) && b.from[i] == n.id) {
+			for i >= 0 && i < first+MaxSums && (n.sumsAsked.Has(i) || b.level[i] >= chunkindex.Agreed || b.have.Has(i) && b.senderOf(i) == n.id) {
 				i = n.bits.Next(i + 1)
 			}
 			if i < 0 || i >= first+MaxSums {
@@ -415,7 +415,7 @@ func (c *Core) heardSums(b *blob, n *neighbour, m *Message) {
 			continue
 		}
 		switch {
-		case b.from[i] == n.id || b.signer[i] == n.id:
+		case b.senderOf(i) == n.id || b.signerOf(i) == n.id:
 		case b.sum[i] == sum:
 			c.raise(b, i, chunkindex.Agreed)
 		default:
