@@ -291,7 +291,7 @@ func (c *Core) dropDoubted(b *blob, chunks chunkindex.Bitfield) {
 	b.whole = b.whole || len(b.readers) > 0
 	b.ask.bits = chunkindex.Bitfield{}
 	for _, n := range b.neighbours {
-		n.sumsAsked = chunkindex.NewBitfield(b.n)
+		n.sumsAsked = chunkindex.Bitfield{}
 		// They do not tell of chunks that they saw here.
 		c.sendState(b, n, true)
 	}
@@ -310,10 +310,7 @@ func (c *Core) dropDoubted(b *blob, chunks chunkindex.Bitfield) {
 
 // refuse notes that a neighbour has no version of chunk i that this node would take.
 func (b *blob) refuse(n *neighbour, i int) {
-	if n.refused.Len() != b.n {
-		n.refused = chunkindex.NewBitfield(b.n)
-	}
-	n.refused.Set(i)
+	b.mark(&n.refused, i)
 }
 
 // chunkAt is the chunk of an offset, 0 for one beyond the end.

@@ -46,7 +46,7 @@ func (c *Core) hedge(b *blob) {
 			for _, n := range b.neighbours {
 				if n.inFlight.Has(i) {
 					// It says that it reads what does not come.
-					n.inFlight = chunkindex.NewBitfield(b.n)
+					n.inFlight = chunkindex.Bitfield{}
 					c.avoid(b, n.id, 1)
 				}
 			}

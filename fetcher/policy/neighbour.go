@@ -17,6 +17,8 @@ type neighbour struct {
 	// bits is what it can serve, inFlight what it is reading from the origin.
 	// Their length is 0 or the blob's number of chunks. While the chunks are known
 	// only setBit, clearBit and setBits change bits, since blob.avail counts them.
+	// A node has many neighbours, and most of these sets stay empty: each but bits has
+	// length 0, and takes no memory, until something is in it (see mark).
 	bits, inFlight chunkindex.Bitfield
 	wants          bool
 	told           int  // it knows of the chunks before this place in blob.gained
@@ -36,7 +38,7 @@ type neighbour struct {
 	sumsOut   bool
 	// differs holds the chunks of which it has another version than the one that
 	// was dropped here, refused those of which it has none that this node takes.
-	// Empty as long as nothing was wrong.
+	// Empty as long as nothing was wrong; differs has a length once it was asked.
 	differs, refused chunkindex.Bitfield
 }
 
@@ -104,11 +106,20 @@ func (n *neighbour) fit(b *blob) {
 		n.bits = chunkindex.NewBitfield(b.n)
 	}
 	if n.inFlight.Len() != b.n {
-		n.inFlight = chunkindex.NewBitfield(b.n)
+		n.inFlight = chunkindex.Bitfield{}
 	}
 	if n.sumsAsked.Len() != b.n {
-		n.sumsAsked = chunkindex.NewBitfield(b.n)
+		n.sumsAsked = chunkindex.Bitfield{}
 	}
+}
+
+// mark adds chunk i to a set of the blob's chunks that takes no memory as long as it is
+// empty.
+func (b *blob) mark(set *chunkindex.Bitfield, i int) {
+	if set.Len() != b.n {
+		set.Reset(b.n)
+	}
+	set.Set(i)
 }
 
 func (c *Core) addNeighbour(b *blob, id chunkindex.NodeID) *neighbour {
@@ -299,9 +310,9 @@ func (c *Core) message(from chunkindex.NodeID, m *Message) {
 		if n != nil {
 			n.wants = false
 			if b.layoutSet() {
-				n.inFlight = chunkindex.NewBitfield(b.n)
+				n.inFlight = chunkindex.Bitfield{}
 				// It has proven the blob: now its word for any chunk counts.
-				n.sumsAsked = chunkindex.NewBitfield(b.n)
+				n.sumsAsked = chunkindex.Bitfield{}
 				n.refused = chunkindex.Bitfield{}
 			}
 		}
@@ -382,7 +393,10 @@ func (c *Core) heardState(from chunkindex.NodeID, m *Message) {
 			n.refused.Clear(i) // it dropped what it had
 		}
 	}
-	n.inFlight = m.InFlight
+	n.inFlight = chunkindex.Bitfield{}
+	if m.InFlight.Count() > 0 {
+		n.inFlight = m.InFlight
+	}
 	if !m.Want {
 		c.dropAsker(b, from)
 	} else if b.coord != nil && b.coord.byID[from] != nil {

@@ -360,7 +360,7 @@ func (c *Core) vouch(b *blob) {
 			}
 			end := i
 			for end < b.n && end < i+MaxSums && n.bits.Has(end) {
-				n.sumsAsked.Set(end)
+				b.mark(&n.sumsAsked, end)
 				end++
 			}
 			n.sumsOut = true
