@@ -17,7 +17,7 @@ import (
 // blob that a node pulls, and for each chunk of it.
 const (
 	programMemory = 24 << 20
-	nodeMemory    = 56 << 10
+	nodeMemory    = 76 << 10
 	blobMemory    = 72 << 10
 	chunkMemory   = 560
 )
