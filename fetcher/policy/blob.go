@@ -74,6 +74,7 @@ type blob struct {
 
 	neighbours []*neighbour
 	byID       map[chunkindex.NodeID]*neighbour
+	idlers     int // how many of the neighbours are idle
 	// gained lists the chunks that can be had here in the order in which they came,
 	// told counts the turns of those who hear of them, tellBy is when the others must
 	// have had theirs, 0 if all know.

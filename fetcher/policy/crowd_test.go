@@ -254,10 +254,25 @@ func TestIdleNeighboursLeaveRoom(t *testing.T) {
 	if len(b.neighbours) != most {
 		t.Fatalf("%d neighbours of those that it knew first, not %d", len(b.neighbours), most)
 	}
-	w.link(n, w.nodes[most+1])
-	for _, o := range b.neighbours {
-		if o.idle() {
-			t.Errorf("%x, which has nothing to do with the blob, keeps its place in a large cluster", o.id[:2])
+	if b.active() != 0 {
+		t.Errorf("%d of them, which have nothing to do with the blob, take a place", b.active())
+	}
+	n.closest = func() []chunkindex.NodeID { return ids(w.nodes[most+1 : most+3]) }
+	joined := 0
+	for _, o := range w.nodes[most+1 : most+3] {
+		w.link(n, o)
+	}
+	b.closest = n.closest()
+	w.run(5*time.Second, func() bool {
+		joined = 0
+		for _, o := range w.nodes[most+1 : most+3] {
+			if s := o.core.blobs[d]; s != nil && s.swarm != nil && len(s.swarm.joiners) > 0 {
+				joined++
+			}
 		}
+		return joined == 2
+	})
+	if joined != 2 {
+		t.Errorf("it joins through %d members of the committee, not 2", joined)
 	}
 }

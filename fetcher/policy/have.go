@@ -167,6 +167,9 @@ func (c *Core) heardHave(b *blob, n *neighbour, from chunkindex.NodeID, m *Messa
 		n.inFlight.Clear(i)
 		useful = useful || b.idle(i)
 	}
+	if n.idle {
+		b.sort(n)
+	}
 	c.advanced = true // if not now, then when n is free again
 	if b.coord != nil || c.cfg.Verify == VerifyStrict || useful && b.wanting() && c.isFree(b, n) && c.usable(b, n) && c.hasSlot(b) {
 		c.advance(b)

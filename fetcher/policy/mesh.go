@@ -179,7 +179,7 @@ func (c *Core) join(b *blob) {
 			c.connect(o.id)
 		}
 	}
-	if !b.wanting() || !c.crowded() || b.looking || len(b.closest) == 0 || len(b.neighbours) >= c.cfg.Neighbours && !c.lacksNear(b) {
+	if !b.wanting() || !c.crowded() || b.looking || len(b.closest) == 0 || b.active() >= c.cfg.Neighbours && !c.lacksNear(b) {
 		return
 	}
 	if c.reached(b, b.joinAt) {
@@ -232,7 +232,9 @@ func (c *Core) fillMesh(b *blob) {
 		}
 	}
 	for _, n := range b.neighbours {
-		note(n.p.label)
+		if !n.idle {
+			note(n.p.label)
+		}
 	}
 	for _, o := range b.candidates {
 		if p := c.peers[o.id]; p != nil && p.connecting {

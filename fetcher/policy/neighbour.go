@@ -22,6 +22,7 @@ type neighbour struct {
 	bits, inFlight chunkindex.Bitfield
 	wants          bool
 	told           int  // it knows of the chunks before this place in blob.gained
+	idle           bool // see blob.sort
 	introduced     bool // it was asked for its state
 	askedAt        Time // when it was
 	replied        bool
@@ -133,25 +134,31 @@ func (c *Core) addNeighbour(b *blob, id chunkindex.NodeID) *neighbour {
 	return n
 }
 
-// idle reports whether a neighbour said that it neither has nor wants any of the blob.
-func (n *neighbour) idle() bool {
-	return n.replied && !n.wants && !n.owesReply && n.bits.Count() == 0 && n.inFlight.Count() == 0
+// sort notes whether a neighbour said that it neither has nor wants any of the blob.
+// Such a one takes no place: where a node knows just as many peers as it wants for
+// neighbours, and none of them has begun, it would look for no others. It is kept, since
+// what is known of it may be of use once it begins.
+func (b *blob) sort(n *neighbour) {
+	idle := n.replied && !n.wants && n.bits.Count() == 0 && n.inFlight.Count() == 0
+	switch {
+	case idle && !n.idle:
+		b.idlers++
+	case !idle && n.idle:
+		b.idlers--
+	}
+	n.idle = idle
 }
 
-// dropIdle makes room for others in a large cluster, where places are few: a neighbour
-// that has nothing to do with the blob comes forward itself once it has.
-func (c *Core) dropIdle(b *blob) {
-	for _, n := range slices.Clone(b.neighbours) {
-		if n.idle() {
-			b.remove(n)
-		}
-	}
-}
+// active is how many neighbours a blob has that have to do with it, or may have.
+func (b *blob) active() int { return len(b.neighbours) - b.idlers }
 
 // remove takes a neighbour out of those of the blob.
 func (b *blob) remove(n *neighbour) {
 	if b.layoutSet() {
 		b.setBits(n, chunkindex.NewBitfield(b.n))
+	}
+	if n.idle {
+		b.idlers--
 	}
 	b.ask.checked = 0
 	n.leave()
@@ -186,7 +193,7 @@ func (c *Core) introduce(b *blob, id chunkindex.NodeID) {
 	}
 	n := b.neighbour(id)
 	if n == nil {
-		if len(b.neighbours) >= 2*c.cfg.Neighbours {
+		if b.active() >= 2*c.cfg.Neighbours {
 			return
 		}
 		n = c.addNeighbour(b, id)
@@ -425,9 +432,7 @@ func (c *Core) heardState(from chunkindex.NodeID, m *Message) {
 			c.sendState(b, n, false)
 		}
 	}
-	if c.crowded() && n.idle() {
-		b.remove(n)
-	}
+	b.sort(n)
 	c.advance(b)
 }
 

@@ -77,9 +77,6 @@ func (c *Core) peerUp(id chunkindex.NodeID) {
 		c.dropNeighbour(b, id)
 		b.ranked = nil
 		b.missed = slices.DeleteFunc(b.missed, func(o chunkindex.NodeID) bool { return o == id })
-		if c.crowded() {
-			c.dropIdle(b)
-		}
 		if (b.wanting() || b.coord != nil) && (!c.crowded() || b.isCandidate(id)) {
 			c.introduce(b, id)
 		}

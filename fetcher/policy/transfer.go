@@ -308,10 +308,10 @@ func (c *Core) refusedBy(b *blob, n *neighbour, others []chunkindex.NodeID) {
 		if c.crowded() {
 			// Those who have a chunk first are named to everybody: a node that knows
 			// enough others leaves them alone.
-			if len(b.neighbours) < c.cfg.Neighbours/8 {
+			if b.active() < c.cfg.Neighbours/8 {
 				c.suggest(b, id, Label{})
 			}
-		} else if len(b.neighbours) < 2*c.cfg.Neighbours {
+		} else if b.active() < 2*c.cfg.Neighbours {
 			c.reach(b, id)
 		}
 	}

@@ -74,7 +74,7 @@ func (c *Core) zoned(b *blob) bool {
 // lacksNear reports whether a node that knows some in other zones should know more in its
 // own, beyond the usual number: those that the DHT names are where they are.
 func (c *Core) lacksNear(b *blob) bool {
-	if c.cfg.Label.Zone == 0 || len(b.neighbours) >= 2*c.cfg.Neighbours {
+	if c.cfg.Label.Zone == 0 || b.active() >= 2*c.cfg.Neighbours {
 		return false
 	}
 	near, far := 0, false
