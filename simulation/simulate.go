@@ -72,6 +72,7 @@ func Simulate(ctx context.Context, run *scenario.Run, opt Options) (*Result, err
 		opt.Points = defaultPoints
 	}
 	began := time.Now()
+	useHugePages(Estimate(run))
 	c, err := newCluster(run, opt)
 	if err != nil {
 		return nil, err
