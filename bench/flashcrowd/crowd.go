@@ -117,11 +117,8 @@ func (c *crowd) measureLinks(ctx context.Context, res *runResult) (err error) {
 	}
 	res.Optimum, res.OriginBound = optimum(c.e.pulling(), most, res.Link, res.OriginLink)
 	res.OneCopy = float64(c.e.layerBytes()) / min(res.Link, res.OriginLink)
-	pulls := c.e.run.Pulls
-	if last := pulls[len(pulls)-1]; last.At > 0 {
-		res.Optimum = max(res.Optimum, (last.At-pulls[0].At).Seconds()+float64(c.e.wantedBy(last.Node))/res.Link)
-	}
-	image := c.content.images[pulls[0].Image]
+	res.Optimum = max(res.Optimum, c.e.lastStart(res.Link))
+	image := c.content.images[c.e.run.Pulls[0].Image]
 	if len(image.Layers) == 0 {
 		return nil
 	}

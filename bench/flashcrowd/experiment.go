@@ -60,6 +60,27 @@ func (e *experiment) wantedBy(node int) (n int64) {
 	return n
 }
 
+// lastStart is the least that the clients need from the first one's start on, in seconds, on
+// links that carry so many bytes a second: each until its own start, and for what its
+// node did not want before. What that did want may be in its store by then.
+func (e *experiment) lastStart(link float64) (seconds float64) {
+	type wanted struct{ node, blob int }
+	seen := map[wanted]bool{}
+	for _, p := range e.run.Pulls {
+		var fresh int64
+		for _, b := range e.run.Images[p.Image].Layers {
+			if k := (wanted{p.Node, b}); !seen[k] {
+				seen[k] = true
+				fresh += e.run.Blobs[b].Size
+			}
+		}
+		if e.mayRead(p.Node) {
+			seconds = max(seconds, (p.At-e.run.Pulls[0].At).Seconds()+float64(fresh)/link)
+		}
+	}
+	return seconds
+}
+
 // layerBytes is the size of all that the registry will hold, manifests left out.
 func (e *experiment) layerBytes() (n int64) {
 	for _, b := range e.run.Blobs {

@@ -69,6 +69,37 @@ func TestFlagsThatMakeNoRun(t *testing.T) {
 	}
 }
 
+// A node that pulls version 2 when it has version 1 needs the difference alone: with all that it
+// ever wanted counted for its last client, T* would hide how slow that one is.
+func TestLastStart(t *testing.T) {
+	const v1, v2 = 0, 1 // share 800 of 1000 and 900 bytes
+	pull := func(at, node, image int) scenario.Pull {
+		return scenario.Pull{At: time.Duration(at) * time.Second, Node: node, Image: image}
+	}
+	for _, c := range []struct {
+		name    string
+		readers int
+		pulls   []scenario.Pull
+		want    float64
+	}{
+		{"all that it wants", 0, []scenario.Pull{pull(1, 0, v1), pull(11, 1, v1)}, 20},
+		{"what is new in version 2", 0, []scenario.Pull{pull(1, 0, v1), pull(11, 0, v2)}, 11},
+		{"not always the last client's", 0, []scenario.Pull{pull(1, 0, v1), pull(11, 1, v1), pull(12, 0, v2)}, 20},
+		{"who may not read is not waited for", 1, []scenario.Pull{pull(1, 0, v1), pull(11, 1, v1)}, 10},
+	} {
+		e := &experiment{run: &scenario.Run{
+			Nodes:  make([]scenario.Node, 2),
+			Blobs:  []scenario.Blob{{Size: 800}, {Size: 200}, {Size: 100}},
+			Images: []scenario.Image{{Layers: []int{0, 1}}, {Layers: []int{0, 2}}},
+			Pulls:  c.pulls,
+			Origin: scenario.Origin{Readers: c.readers},
+		}}
+		if got := e.lastStart(100); got != c.want {
+			t.Errorf("%s: %v s, want %v", c.name, got, c.want)
+		}
+	}
+}
+
 func TestSlowest(t *testing.T) {
 	e := &experiment{run: &scenario.Run{Nodes: []scenario.Node{{Up: 9, Down: 0}, {Up: 5, Down: 7}, {Up: 0, Down: 8}}}}
 	if slow, fast := e.slowest(); slow != 1 || fast != 2 {
