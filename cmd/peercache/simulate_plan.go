@@ -136,9 +136,6 @@ func (f *planFlags) question() (*plan.Question, error) {
 		case n > maxPlanImage:
 			return nil, fmt.Errorf("--image: %s is more than %s", text, config.FormatSize(maxPlanImage))
 		}
-		if n >= 1<<36 {
-			n = n >> 10 << 10 // whole KiB, as it stands in the scenario
-		}
 		q.Images = append(q.Images, n)
 	}
 	if q.Limit, err = parseLimit(f.limit); err != nil {
@@ -183,17 +180,22 @@ func planScenario(q *plan.Question, limit time.Duration) string {
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("name: plan")
 	line("description: All nodes pull all images at once. How long does it take, and what does it ask of the registry?")
-	line("topology:\n  nodes: %d\n  down: %dB/s\n  up: %dB/s", q.Nodes, q.Down, q.Up)
+	line("topology:\n  nodes: %d", q.Nodes)
+	if q.Up == q.Down {
+		line("  link: %s", scenario.RateText(q.Down))
+	} else {
+		line("  down: %s\n  up: %s", scenario.RateText(q.Down), scenario.RateText(q.Up))
+	}
 	if q.Zones > 1 {
 		line("  zones: %d", q.Zones)
 	}
 	if q.ZoneLink > 0 {
-		line("  uplink: %dB/s", q.ZoneLink)
+		line("  uplink: %s", scenario.RateText(q.ZoneLink))
 	}
 	if q.Paid {
 		line("  paid: true")
 	}
-	line("origin:\n  link: %dB/s", q.Origin)
+	line("origin:\n  link: %s", scenario.RateText(q.Origin))
 	if l := q.Limit; l.Requests > 0 {
 		of, per := "all", "address"
 		if l.Manifests {
@@ -209,11 +211,7 @@ func planScenario(q *plan.Question, limit time.Duration) string {
 	for i, n := range q.Images {
 		name := fmt.Sprintf("image-%d", i+1)
 		names = append(names, name)
-		size := fmt.Sprintf("%dB", n)
-		if n >= 1<<36 {
-			size = fmt.Sprintf("%dKiB", n>>10)
-		}
-		line("  - name: %s\n    layers: {count: %d, size: %s}", name, q.Layers, size)
+		line("  - name: %s\n    layers: {count: %d, size: %s}", name, q.Layers, scenario.SizeText(n))
 	}
 	line("workload:")
 	for _, name := range names {

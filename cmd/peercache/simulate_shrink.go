@@ -153,7 +153,7 @@ func faultsYAML(faults []scenario.Fault) string {
 			sign, part = "-", -part
 		}
 		line("part", part != 0, fmt.Sprintf("%s%d.%04d%%", sign, part/10_000, part%10_000))
-		line("rate", f.Rate > 0, fmt.Sprintf("%dB/s", f.Rate))
+		line("rate", f.Rate > 0, scenario.RateText(f.Rate))
 		line("status", f.Status > 0, f.Status)
 		line("one_way", f.OneWay, f.OneWay)
 	}

@@ -54,25 +54,53 @@ var bitUnits = []struct {
 // scaled is text, a decimal number, times unit divided by by, rounded down: without a float,
 // which would differ between machines. It refuses signs, exponents, and what is above limit.
 func scaled(text string, unit, by, limit int64) (int64, bool) {
-	const digits = 9
 	whole, fraction, point := strings.Cut(strings.TrimSpace(text), ".")
-	if whole == "" || point && fraction == "" || len(whole) > 18-digits+3 || len(fraction) > digits {
+	if whole == "" || point && fraction == "" || len(fraction) > 9 {
 		return 0, false
 	}
 	var n uint64
-	for _, c := range whole + fraction + strings.Repeat("0", digits-len(fraction)) {
+	for _, c := range whole + fraction {
 		if c < '0' || c > '9' || n > math.MaxUint64/10-1 {
 			return 0, false
 		}
 		n = 10*n + uint64(c-'0')
 	}
+	div := uint64(by)
+	for range fraction {
+		div *= 10
+	}
 	hi, lo := bits.Mul64(n, uint64(unit))
-	div := uint64(by) * 1e9
 	if hi >= div {
 		return 0, false
 	}
 	q, _ := bits.Div64(hi, lo, div)
 	return int64(q), q <= uint64(limit) // at most limit where it counts
+}
+
+// SizeText is a number of bytes as a file of the format has it, exact and as short as can be.
+func SizeText(n int64) string {
+	text := ""
+	for _, u := range sizeUnits {
+		if t := fmt.Sprint(n/u.bytes, u.suffix); n%u.bytes == 0 && (text == "" || len(t) < len(text)) {
+			text = t
+		}
+	}
+	return text
+}
+
+// RateText is bytes a second as a file of the format has it, exact: in bits, where these are whole
+// kbit at least, as the rates of links mostly are.
+func RateText(n int64) string {
+	text := ""
+	for _, u := range bitUnits {
+		if u.bits > 1 && n%(u.bits/8) == 0 {
+			text = fmt.Sprint(n/(u.bits/8), u.suffix) // of the largest unit in the end
+		}
+	}
+	if text != "" {
+		return text
+	}
+	return SizeText(n) + "/s"
 }
 
 // negative says of a value with a minus what is wrong with it.

@@ -8,6 +8,34 @@ import (
 	"time"
 )
 
+// What a plan saves is for people to go on with: 1gbit is read at once, 125000000B/s is not. And
+// it is the same number.
+func TestTexts(t *testing.T) {
+	for n, want := range map[int64]string{1 << 30: "1GiB", 10e9: "10GB", 640 << 20: "640MiB", 1000: "1kB", 1 << 50: "1024TiB", 7: "7B", 3 << 10: "3KiB", 1537: "1537B"} {
+		if got := SizeText(n); got != want {
+			t.Errorf("%d bytes: %s, want %s", n, got, want)
+		}
+	}
+	for n, want := range map[int64]string{125e6: "1gbit", 312_500_000: "2500mbit", 125e9: "1tbit", 1000: "8kbit", 52_428_800: "50MiB/s", 1_234_567: "1234567B/s"} {
+		if got := RateText(n); got != want {
+			t.Errorf("%d bytes a second: %s, want %s", n, got, want)
+		}
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 1000 {
+		n := rng.Int64N(maxRate-minRate) + minRate
+		n -= n % []int64{1, 125, 1024, 125e3, 1 << 20, 125e6}[rng.IntN(6)]
+		var asSize size
+		var asRate rate
+		if err := asSize.set(SizeText(n)); err != nil || int64(asSize) != n {
+			t.Errorf("%d bytes are %s, which is read as %d, %v", n, SizeText(n), asSize, err)
+		}
+		if err := asRate.set(RateText(max(n, minRate))); err != nil || int64(asRate) != max(n, minRate) {
+			t.Errorf("%d bytes a second are %s, which is read as %d, %v", n, RateText(n), asRate, err)
+		}
+	}
+}
+
 func TestUnits(t *testing.T) {
 	read := func(s setter, text string) string {
 		if err := s.set(text); err != nil {
@@ -26,6 +54,8 @@ func TestUnits(t *testing.T) {
 		{func() setter { return new(size) }, "0.1kB", 100},
 		{func() setter { return new(size) }, "1.23456789kB", 1234},
 		{func() setter { return new(size) }, "1024TiB", 1 << 50},
+		{func() setter { return new(size) }, "1125899906842624B", 1 << 50},
+		{func() setter { return new(size) }, "1125899906842625B", -1},
 		{func() setter { return new(size) }, "1025TiB", -1},
 		{func() setter { return new(size) }, "99999999999999TiB", -1},
 		{func() setter { return new(size) }, "17", -1},
@@ -43,6 +73,7 @@ func TestUnits(t *testing.T) {
 		{func() setter { return new(rate) }, "16MiB", 16 << 20},
 		{func() setter { return new(rate) }, "unlimited", 0},
 		{func() setter { return new(rate) }, "1tbit", 125e9},
+		{func() setter { return new(rate) }, "50000000000B/s", 50e9},
 		{func() setter { return new(rate) }, "2tbit", -1},
 		{func() setter { return new(rate) }, "0", -1},
 		{func() setter { return new(rate) }, "0gbit", -1},
