@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"reflect"
 	"slices"
@@ -112,6 +113,19 @@ func TestSearchShrinks(t *testing.T) {
 	}
 	if _, err := Shrink(ctx, run, Options{}, func(*Result) bool { return false }); err == nil {
 		t.Error("a run that does not fail was shrunk")
+	}
+	// That memory becomes short in the middle is no failure of a run.
+	room := int64(1 << 40)
+	opt := Options{freeMemory: func() int64 { defer func() { room = 1 }(); return room }}
+	if least, err := Shrink(ctx, run, opt, died); err != nil || len(least.Faults) != 1 || least.Faults[0].Nodes[0] != 5 {
+		t.Errorf("memory became short: %v", err)
+		if err == nil {
+			t.Errorf("left are %+v", least.Faults)
+		}
+	}
+	opt.freeMemory = func() int64 { return 1 }
+	if _, err := Shrink(ctx, run, opt, died); !errors.As(err, new(*MemoryError)) {
+		t.Errorf("without memory: %v", err)
 	}
 	f := SearchFailure{Seed: 17}
 	if f.Command() != "peercache simulate fault-search --seed 17" {

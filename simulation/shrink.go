@@ -14,9 +14,15 @@ import (
 // in the end each one, until none can be left out. fails judges a result; a run that
 // Simulate gives an error for fails too. What is returned is a run of its own.
 //
-// The error is for a run that does not fail to begin with, and that of ctx; with the
-// latter comes the smallest run so far.
+// The error is for a run that does not fail to begin with, one that needs more memory than
+// Options allow (a *[MemoryError]), and that of ctx; with the last comes the smallest run so far.
 func Shrink(ctx context.Context, run *scenario.Run, opt Options, fails func(*Result) bool) (*scenario.Run, error) {
+	if err := opt.enough(run); err != nil {
+		return nil, err
+	}
+	// What one run has room for all have, whatever else takes memory meanwhile: that would pass
+	// for a run that fails.
+	opt.MemoryLimit = -1
 	opt.Progress, opt.Observe = nil, nil
 	least := *run
 	try := func(faults []scenario.Fault) bool {
