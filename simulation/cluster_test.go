@@ -143,6 +143,31 @@ func TestFaultsAreSurvived(t *testing.T) {
 	}
 }
 
+// A run that is ended when its clients are done, and before its nodes have come to rest, is no
+// whole run: nobody knows whether anything is left over.
+func TestEndedAtRest(t *testing.T) {
+	w := crowd{nodes: 5, size: 20 * mib, up: 50 * mib}
+	done := w.simulate(t).Makespan
+	ctx, cancel := context.WithCancel(t.Context())
+	w.opt.Observe = func(at time.Duration, _ int, _ *policy.Event, _ []policy.Effect) {
+		if at >= done {
+			cancel()
+		}
+	}
+	r, err := Simulate(ctx, w.run(), w.opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Makespan != done || len(r.Completion) != 5 {
+		t.Errorf("makespan %v, %d complete, want %v and all", r.Makespan, len(r.Completion), done)
+	}
+	for _, v := range r.Invariants {
+		if v.Name == "orphans" && v.Checks == 0 && !r.Partial {
+			t.Error("what is left over was never looked at, and the run counts as whole")
+		}
+	}
+}
+
 // A node that does not serve what others ask for learns so from its own core.
 func TestUploadsEnd(t *testing.T) {
 	open := map[policy.ID]int{}

@@ -94,6 +94,7 @@ func Simulate(ctx context.Context, run *scenario.Run, opt Options) (*Result, err
 		if c.err != nil {
 			return nil, c.err
 		}
+		r.Partial = tail.Partial // whether anything is left over nobody knows
 	}
 	r.Invariants = c.rules.finish()
 	r.Wall = time.Since(began)
