@@ -49,7 +49,9 @@ func (p *program) simulatePlanCommand() *cobra.Command {
 what that asks of the registry: without Peercache, where each node asks for
 itself, and with it. The latter is simulated, node by node, unless that
 would take longer than --timeout; then the answer is the best that is possible, and
-marked as such. Both are shown beside what no schedule beats.`,
+marked as such. Both are shown beside what no schedule beats. Ctrl-C ends the
+simulation; the answer is the best that is possible then too, and says how far it
+came (exit code 130).`,
 		Example: `  peercache simulate plan --nodes 500 --image 10GiB --link 1gbit --origin-link 10gbit
   peercache simulate plan --nodes 200 --image 2GiB,500MiB --registry-limit "100 manifests/6h"
   peercache simulate plan --nodes 300 --image 5GiB --zones 3 --paid`,
@@ -229,7 +231,10 @@ func planRun(text string, seed uint64) (*scenario.Run, error) {
 	return s.Expand(seed, 0)
 }
 
-var errTooLong = errors.New("it would have taken too long")
+var (
+	errTooLong         = errors.New("it would have taken too long")
+	errPlanInterrupted = &exitError{exitInterrupted, errors.New("interrupted; the answer is the best that is possible, not a simulation")}
+)
 
 // plan answers a question.
 func (p *program) plan(ctx context.Context, f *planFlags, q *plan.Question, run *scenario.Run) error {
@@ -243,14 +248,19 @@ func (p *program) plan(ctx context.Context, f *planFlags, q *plan.Question, run 
 	} else {
 		err = answer.Table(p.stdout)
 	}
-	if err == nil && len(answer.Problems) > 0 {
-		err = errBroken
+	switch {
+	case err != nil:
+		return err
+	case r == nil && ctx.Err() != nil:
+		return errPlanInterrupted
+	case len(answer.Problems) > 0:
+		return errBroken
 	}
-	return err
+	return nil
 }
 
 // planSimulation simulates a plan; nil and the reason if that cannot be done in time or
-// in memory.
+// in memory, or is interrupted.
 func (p *program) planSimulation(ctx context.Context, f *planFlags, run *scenario.Run) (*report.Report, string, error) {
 	if f.timeout == 0 {
 		return nil, "none was asked for", nil
@@ -275,14 +285,16 @@ func (p *program) planSimulation(ctx context.Context, f *planFlags, run *scenari
 	switch {
 	case errors.As(err, &memory):
 		return nil, fmt.Sprintf("that would have taken about %s of memory, and %s are free", config.FormatSize(memory.Need), config.FormatSize(memory.Limit)), nil
-	case ctx.Err() != nil:
-		return nil, "", &exitError{exitInterrupted, errors.New("interrupted; there is no answer yet")}
-	case errors.Is(context.Cause(limited), errTooLong):
-		return nil, fmt.Sprintf("that would have taken longer than --timeout %s", f.timeout), nil
 	case err != nil:
 		return nil, "", err
+	case !res.Partial || len(res.Completion) == len(run.Pulls): // or ended while nodes came to rest
+		return report.New(run, res, report.About{}), "", nil
+	case ctx.Err() != nil:
+		end := res.Series[len(res.Series)-1]
+		return nil, fmt.Sprintf("interrupted %s into the rollout, when %s of %s pulls were done and the registry had sent %s",
+			report.Duration(end.At), report.Count(end.Done), report.Count(len(run.Pulls)), report.Size(res.OriginBytes)), nil
 	}
-	return report.New(run, res, report.About{}), "", nil
+	return nil, fmt.Sprintf("that would have taken longer than --timeout %s", f.timeout), nil
 }
 
 // command is the line that asks again.
