@@ -65,7 +65,7 @@ func (c *cluster) wanted(i int32, k int) (blob int32, ok bool) {
 	return 0, false
 }
 
-// advance has a client ask for what it may ask for now.
+// advance has a client ask for what comes next: all that it may have open at a time.
 func (c *cluster) advance(n *node, i int32) {
 	if c.ending {
 		return // nobody begins any more

@@ -209,7 +209,7 @@ func (v *egress) asked(n *node, e *policy.Effect, x *excuse) *asked {
 	return a
 }
 
-// copyOf says where there is a copy of chunk i that counts, "" for nowhere.
+// copyOf says where there is a copy of chunk i that counts, "" if there is none.
 func (v *egress) copyOf(n *node, a *asked, i int) string {
 	if a.epoch > 0 {
 		for _, r := range v.again[blobChunk{a.blob, i}] {

@@ -75,7 +75,7 @@ type link struct {
 	dirty bool
 	bytes int64 // that went through
 	// for LeveledShare: what it offers each flow; whether that is less than one of them
-	// could use; the rate that it was found for; whether it stays as it is for now;
+	// could use; the rate that it was found for; whether it keeps its level in the round under way;
 	// whether a flow waits for it
 	level        int64
 	tight        bool

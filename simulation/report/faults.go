@@ -82,7 +82,7 @@ func describe(f *scenario.Fault) string {
 		}
 		return text
 	case scenario.StaleDHT:
-		return "look-ups are answered as of then"
+		return where("look-ups are answered as of then")
 	case scenario.OriginThrottle:
 		return where("429, Retry-After " + duration(f.Delay))
 	case scenario.OriginError:

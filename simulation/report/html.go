@@ -39,11 +39,17 @@ type page struct {
 	Style                        template.CSS
 	Verdict                      verdict
 	Tiles                        []tile
-	Figures                      []Figure
-	Invariants                   []namedInvariant
-	Mechanisms                   counts
-	Command, Made                string
+	// Optimum says what T* is, where the page speaks of it.
+	Optimum       string
+	Figures       []Figure
+	Invariants    []namedInvariant
+	Mechanisms    counts
+	Command, Made string
 }
+
+// whatOptimum says what ratios are of: simulation.Result has the formula.
+const whatOptimum = "The optimum, T*, is what the best schedule known would take: the registry sends one copy, no link that " +
+	"counts is ever idle, and those who have a chunk double each time that a chunk takes."
 
 type verdict struct {
 	Class, Text string
@@ -90,6 +96,9 @@ func (r *Report) HTML(w io.Writer) error {
 		page: page{Title: r.Scenario, Headline: strings.TrimPrefix(r.headline(), r.Scenario+": "), Description: r.Description, Style: template.CSS(pageStyle),
 			Tiles: r.tiles(), Figures: figures, Command: r.Command, Made: r.made()},
 		Unserved: r.Unserved, Faults: r.Faults[:min(len(r.Faults), maxFaults)], Configuration: r.Configuration.rows(), Notes: r.Notes,
+	}
+	if r.optimumAt() > 0 {
+		p.Optimum = whatOptimum
 	}
 	if n := len(r.Faults) - maxFaults; n > 0 {
 		p.MoreFaults = fmt.Sprintf("And %s, in the JSON.", plural(n, "more", "more"))
@@ -159,7 +168,7 @@ func (r *Report) tiles() []tile {
 	add := func(name, value, note string) { tiles = append(tiles, tile{name, value, together(note)}) }
 	note := fmt.Sprintf("from the first client's start on; the last one began after %s", duration(r.lastStart()))
 	if r.MakespanRatio != nil {
-		note = fmt.Sprintf("%.3f times the optimum, %s", *r.MakespanRatio, duration(r.res.Optimum))
+		note = fmt.Sprintf("%.3f times the optimum T*, %s", *r.MakespanRatio, duration(r.res.Optimum))
 	}
 	if r.Partial {
 		add("All done after", "–", fmt.Sprintf("%s of %s were done by then", count(r.Pulls.Complete), count(r.Pulls.Total)))

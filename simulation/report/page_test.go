@@ -95,7 +95,7 @@ func TestPage(t *testing.T) {
 	}
 	for _, want := range []string{"<title>sample</title>", "What does a rollout cost?", "Everything is as the scenario demands.", "1.0100 copies",
 		"time since the start (s)", "received (GiB)", "sent (MiB)", "of capacity (%)", "the scenario&#39;s limit", "paid zone links",
-		"Over paid links", "wrong-bytes", "nodes 1-3, for good", "connections are refused", "100 manifests in 6 h", "peercache simulate sample --seed 7", "commit 0123abcd", "000000000000feed"} {
+		"Over paid links", "The optimum, T*, is what the best schedule known would take", "wrong-bytes", "nodes 1-3, for good", "connections are refused", "100 manifests in 6 h", "peercache simulate sample --seed 7", "commit 0123abcd", "000000000000feed"} {
 		if !strings.Contains(strings.ReplaceAll(page, "\u00a0", " "), want) {
 			t.Errorf("the page does not hold %q", want)
 		}
@@ -112,6 +112,29 @@ func TestPage(t *testing.T) {
 	}
 	if n := checkPage(t, buf.String()); n != 2 {
 		t.Errorf("%d plots of all seeds, want 2", n)
+	}
+	if strings.Count(buf.String(), whatOptimum) != 1 {
+		t.Error("the page of all seeds does not say what the optimum is")
+	}
+}
+
+// The optimum counts from the first client's start. Drawn from the run's start on it would lie to
+// the left of where anything can be.
+func TestOptimumInThePlot(t *testing.T) {
+	run, res := sample(10)
+	r := New(run, res, about)
+	if got := r.optimumAt(); got != 45 {
+		t.Errorf("%v s, want 45", got)
+	}
+	for i := range run.Pulls {
+		run.Pulls[i].At += 30 * time.Second
+	}
+	if got := New(run, res, about).optimumAt(); got != 75 {
+		t.Errorf("%v s, want 75", got)
+	}
+	r.MakespanRatio = nil
+	if got := r.optimumAt(); got != 0 {
+		t.Errorf("%v s where it says nothing", got)
 	}
 }
 
@@ -208,10 +231,12 @@ func TestFaultsInWords(t *testing.T) {
 		{Kind: scenario.Partition, Nodes: []int{1}, OneWay: true}, {Kind: scenario.Offline, Nodes: []int{1}}, {Kind: scenario.Loss, Nodes: []int{1}, Part: 10_000},
 		{Kind: scenario.SlowNIC, Nodes: []int{1}, Rate: 1e6}, {Kind: scenario.SlowDisk, Nodes: []int{1}, Rate: 1e6}, {Kind: scenario.SlowNode, Nodes: []int{1}, Delay: time.Second},
 		{Kind: scenario.ClockSkew, Nodes: []int{1}, Delay: time.Second, Part: 5}, {Kind: scenario.OriginThrottle, Delay: time.Second}, {Kind: scenario.OriginError, Status: 503, Nodes: []int{4}},
-		{Kind: scenario.OriginReset, Part: 500_000}, {Kind: scenario.OriginStall}, {Kind: scenario.ExpiredToken}, {Kind: scenario.StaleDHT}, {Kind: scenario.Rot, Nodes: []int{2}, Part: 5},
+		{Kind: scenario.OriginReset, Part: 500_000}, {Kind: scenario.OriginStall}, {Kind: scenario.ExpiredToken}, {Kind: scenario.StaleDHT}, {Kind: scenario.StaleDHT, Nodes: []int{7}}, {Kind: scenario.Rot, Nodes: []int{2}, Part: 5},
 	} {
 		if text := describe(&f); len(text) < 3 || strings.Contains(text, "no node") {
 			t.Errorf("%s: %q", f.Kind, text)
+		} else if len(f.Nodes) > 0 && !strings.Contains(text, nodeList(f.Nodes)) {
+			t.Errorf("%s: %q does not say whom it befalls", f.Kind, text)
 		}
 	}
 }

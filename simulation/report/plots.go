@@ -116,7 +116,7 @@ func (r *Report) completionChart(end float64) *chart {
 	if len(done) == 0 || slices.Max(begun) > end/100 {
 		c.line("begun", steps(begun, total, end), inkOrange, dashed, true)
 	}
-	if t := r.Optimum; t > 0 && t <= end && (r.MakespanRatio != nil || r.Partial) {
+	if t := r.optimumAt(); t > 0 && t <= end {
 		c.line("optimum T*", plotter.XYs{{X: t, Y: 0}, {X: t, Y: 1.02}}, inkText, dotted, false)
 	}
 	complete := steps(done, total, end)
@@ -125,6 +125,15 @@ func (r *Report) completionChart(end float64) *chart {
 	}
 	c.line("complete", complete, inkBlue, solid, true)
 	return c
+}
+
+// optimumAt is when everybody would be done with the best schedule; 0 where the page does not
+// speak of one.
+func (r *Report) optimumAt() float64 {
+	if r.Optimum == 0 || r.MakespanRatio == nil && !r.Partial || len(r.run.Pulls) == 0 {
+		return 0
+	}
+	return r.run.Pulls[0].At.Seconds() + r.Optimum
 }
 
 // sourceChart shows where nodes' bytes came from.

@@ -53,7 +53,8 @@ func (s *Summary) HTML(w io.Writer, link func(seed uint64) string) error {
 	}
 	three("All done after", sum.Makespan, orNever)
 	if sum.MakespanRatio.Max > 0 {
-		three("Makespan / optimum", sum.MakespanRatio, fixed(3))
+		three("Makespan / optimum T*", sum.MakespanRatio, fixed(3))
+		p.Optimum = whatOptimum
 	}
 	three("A client waits, p99", sum.Completion99, orNever)
 	three("First byte, p99", sum.FirstByte99, orNever)
