@@ -39,9 +39,9 @@ const goal = 70 * time.Millisecond
 type runResult struct {
 	// Beside is of messages to whom the sender sends a range just then, Idle of those to
 	// others, Request of how long a request's answer takes to begin.
-	Beside  distribution `json:"message_beside_chunk_ms"`
-	Idle    distribution `json:"message_ms"`
-	Request distribution `json:"request_ms"`
+	Beside  rig.Distribution `json:"message_beside_chunk_ms"`
+	Idle    rig.Distribution `json:"message_ms"`
+	Request rig.Distribution `json:"request_ms"`
 	// Unsent and InFlight are bytes in the kernel, RTT is its own measure: means of
 	// samples, of connections that have much on its way in that moment.
 	Unsent   float64 `json:"unsent_bytes"`
@@ -92,13 +92,13 @@ func report(r *rig.Rig, list []runResult) error {
 	mid := func(field func(runResult) float64) float64 { return rig.Median(rig.Column(list, field)) }
 	t := rig.NewTable(fmt.Sprintf("%d hosts, each reads of %d others, links of %d Mbit/s, medians of %d", *nodes, *from, *rate, len(list)),
 		"ms", "mean", "p50", "p90", "p99")
-	row := func(name string, of func(runResult) distribution) {
+	row := func(name string, of func(runResult) rig.Distribution) {
 		t.Row(name, mid(func(x runResult) float64 { return of(x).Mean }), mid(func(x runResult) float64 { return of(x).P50 }),
 			mid(func(x runResult) float64 { return of(x).P90 }), mid(func(x runResult) float64 { return of(x).P99 }))
 	}
-	row("message beside a chunk", func(x runResult) distribution { return x.Beside })
-	row("other message", func(x runResult) distribution { return x.Idle })
-	row("request until its answer begins", func(x runResult) distribution { return x.Request })
+	row("message beside a chunk", func(x runResult) rig.Distribution { return x.Beside })
+	row("other message", func(x runResult) rig.Distribution { return x.Idle })
+	row("request until its answer begins", func(x runResult) rig.Distribution { return x.Request })
 	t.Note("in the kernel, of connections with chunks: %.0f KiB not sent yet, %.0f KiB on their way, round trip %.0f ms",
 		mid(func(x runResult) float64 { return x.Unsent })/1024, mid(func(x runResult) float64 { return x.InFlight })/1024,
 		mid(func(x runResult) float64 { return x.RTT }))
@@ -188,8 +188,8 @@ func measure(ctx context.Context, r *rig.Rig, hosts []*rig.Host, dir string) (re
 		return res, errors.New("nothing came through")
 	}
 	res = runResult{
-		Beside: distributionOf(beside), Idle: distributionOf(idle), Request: distributionOf(request),
-		Unsent: distributionOf(unsent).Mean, InFlight: distributionOf(inFlight).Mean, RTT: distributionOf(rtt).Mean,
+		Beside: rig.DistributionOf(beside), Idle: rig.DistributionOf(idle), Request: rig.DistributionOf(request),
+		Unsent: rig.DistributionOf(unsent).Mean, InFlight: rig.DistributionOf(inFlight).Mean, RTT: rig.DistributionOf(rtt).Mean,
 		Rate: bytes / duration.Seconds() / float64(len(hosts)), CPU: cpu / bytes * (1 << 30),
 	}
 	if *rate > 0 {

@@ -12,9 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/ipfs/go-datastore"
@@ -193,7 +191,7 @@ func load(ctx context.Context, host *p2p.Host, h *handler, t task, of []chunkind
 	sampled := make(chan []socket, 1)
 
 	wait(ctx, warmUp)
-	before := ownCPU()
+	before := rig.OwnCPU()
 	h.mu.Lock()
 	h.counting = true
 	h.mu.Unlock()
@@ -202,7 +200,7 @@ func load(ctx context.Context, host *p2p.Host, h *handler, t task, of []chunkind
 	h.mu.Lock()
 	h.counting = false
 	h.mu.Unlock()
-	h.got.CPU = (ownCPU() - before).Seconds()
+	h.got.CPU = (rig.OwnCPU() - before).Seconds()
 	// The load goes on while the others count to their end.
 	wait(ctx, warmUp/2)
 	stop()
@@ -266,33 +264,4 @@ func talk(ctx context.Context, host *p2p.Host, peer chunkindex.NodeID) {
 		_ = host.Send(peer, frame[:messageBytes]) // a peer that is down shows in what is counted
 		wait(ctx, rand.N(2*messagePeriod))
 	}
-}
-
-func ownCPU() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0 // cannot be
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// distribution is how a number of values lie.
-type distribution struct {
-	Count int     `json:"count"`
-	Mean  float64 `json:"mean"`
-	P50   float64 `json:"p50"`
-	P90   float64 `json:"p90"`
-	P99   float64 `json:"p99"`
-}
-
-func distributionOf(values []float64) distribution {
-	if len(values) == 0 {
-		return distribution{}
-	}
-	sum := 0.0
-	for _, v := range values {
-		sum += v
-	}
-	s := slices.Sorted(slices.Values(values))
-	return distribution{len(s), sum / float64(len(s)), rig.Quantile(s, 0.5), rig.Quantile(s, 0.9), rig.Quantile(s, 0.99)}
 }

@@ -54,7 +54,7 @@ func (c *crowd) run(ctx context.Context) (res runResult, err error) {
 	}
 	p := c.plan()
 	c.o.reset()
-	own := ownCPU()
+	own := rig.OwnCPU() // the clients, and the proxy in front of the registry
 
 	limit := c.e.run.Limits.Time
 	clients, end := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done within %s", limit.Round(time.Second)))
@@ -66,7 +66,7 @@ func (c *crowd) run(ctx context.Context) (res runResult, err error) {
 	go func() { broken <- p.carryOut(faults) }()
 	res.Makespan = c.pullAll(clients).Seconds()
 	res.OriginRatioAtEnd = ratio(float64(c.o.bytes()), float64(c.content.unique))
-	res.BenchCPU = (ownCPU() - own).Seconds()
+	res.BenchCPU = (rig.OwnCPU() - own).Seconds()
 	// The clock stops before those that were stopped go on.
 	for _, m := range c.members {
 		if err := m.readCPU(); err != nil {
@@ -125,7 +125,7 @@ func (c *crowd) measureLinks(ctx context.Context, res *runResult) (err error) {
 	direct := &client{http: to.Client(), base: c.o.url(), private: c.e.private()}
 	const times = 20
 	seconds, err := direct.firstByte(ctx, image.Layers[0], c.content.sizes[image.Layers[0]], times)
-	res.DirectFirstByte = distributionOf(seconds)
+	res.DirectFirstByte = rig.DistributionOf(seconds)
 	return err
 }
 
@@ -277,14 +277,4 @@ func (c *crowd) holds(m *member) (list []string, err error) {
 		}
 	}
 	return list, nil
-}
-
-// ownCPU is the CPU time of this process: the clients, and the proxy in front of
-// the registry.
-func ownCPU() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0 // cannot be
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

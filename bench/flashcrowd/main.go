@@ -80,7 +80,7 @@ func run(ctx context.Context, r *rig.Rig) (err error) {
 
 	res := result{
 		Scenario: e.run.Name, Seed: e.run.Seed, Nodes: len(e.run.Nodes), Options: reported(), Images: content.images,
-		UniqueBytes: content.unique, Quantiles: quantileRule, experiment: e,
+		UniqueBytes: content.unique, Quantiles: rig.QuantileRule, experiment: e,
 	}
 	random := rand.New(rand.NewPCG(e.run.Seed, 0))
 	for i := range e.repeat {

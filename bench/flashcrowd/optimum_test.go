@@ -33,22 +33,6 @@ func TestOptimum(t *testing.T) {
 	}
 }
 
-func TestDistribution(t *testing.T) {
-	if got := distributionOf(nil); got != (distribution{}) {
-		t.Errorf("of nothing: %v", got)
-	}
-	if got, want := distributionOf([]float64{3}), (distribution{1, 3, 3, 3, 3, 3}); got != want {
-		t.Errorf("of one: %+v, want %+v", got, want)
-	}
-	var values []float64
-	for i := range 16 {
-		values = append(values, float64(16-i)) // 16 to 1
-	}
-	if got, want := distributionOf(values), (distribution{16, 8.5, 8, 15, 16, 16}); got != want {
-		t.Errorf("of 1 to 16: %+v, want %+v", got, want)
-	}
-}
-
 func TestRatio(t *testing.T) {
 	for _, c := range []struct{ a, b, want float64 }{{1, 4, 0.25}, {1, 0, 0}, {0, 0, 0}} {
 		if got := ratio(c.a, c.b); got != c.want {

@@ -85,7 +85,7 @@ func (res *result) table() *rig.Table {
 }
 
 func (res *result) rows() []row {
-	lie := func(f func(*runResult) distribution, scale float64) func(*runResult) string {
+	lie := func(f func(*runResult) rig.Distribution, scale float64) func(*runResult) string {
 		return func(r *runResult) string {
 			s := f(r)
 			return fmt.Sprintf("%.4g / %.4g / %.4g", s.P50/scale, s.P99/scale, s.Max/scale)
@@ -135,20 +135,20 @@ func (res *result) rows() []row {
 		}},
 		{name: "makespan / T*", value: func(r *runResult) float64 { return r.MakespanRatio }, goal: slowGoal},
 		{name: "makespan / (size / min(link, origin))", value: func(r *runResult) float64 { return r.OneCopyRatio }},
-		{name: "a node's time, s: p50 / p99 / max", cell: lie(func(r *runResult) distribution { return r.Completion }, 1)},
+		{name: "a node's time, s: p50 / p99 / max", cell: lie(func(r *runResult) rig.Distribution { return r.Completion }, 1)},
 		{name: "p99 / p50", value: func(r *runResult) float64 { return r.P99OverP50 }, goal: evennessGoal},
-		{name: "first byte of a layer, s: p50 / p99 / max", cell: lie(func(r *runResult) distribution { return r.RequestFirstByte }, 1)},
-		{name: "  the same from the pull's start", cell: lie(func(r *runResult) distribution { return r.FirstByte }, 1)},
-		{name: "  directly from the idle origin", cell: lie(func(r *runResult) distribution { return r.DirectFirstByte }, 1)},
+		{name: "first byte of a layer, s: p50 / p99 / max", cell: lie(func(r *runResult) rig.Distribution { return r.RequestFirstByte }, 1)},
+		{name: "  the same from the pull's start", cell: lie(func(r *runResult) rig.Distribution { return r.FirstByte }, 1)},
+		{name: "  directly from the idle origin", cell: lie(func(r *runResult) rig.Distribution { return r.DirectFirstByte }, 1)},
 		{name: "  p99 over directly, chunk times t", value: func(r *runResult) float64 { return r.FirstByteChunks }, goal: waitGoal},
 		{name: "CPU-s of all nodes per GiB delivered", value: func(r *runResult) float64 { return r.CPUPerGiB }},
 		{name: "CPU-s: all nodes, this program", cell: func(r *runResult) string { return fmt.Sprintf("%.4g, %.4g", r.CPU, r.BenchCPU) }},
-		{name: "VmHWM of a node, MiB: p50 / p99 / max", cell: lie(func(r *runResult) distribution { return r.VmHWM }, mib),
+		{name: "VmHWM of a node, MiB: p50 / p99 / max", cell: lie(func(r *runResult) rig.Distribution { return r.VmHWM }, mib),
 			value: func(r *runResult) float64 { return r.VmHWM.Max / mib }, goal: memoryGoal / mib},
-		{name: "RssAnon of a node, MiB: p50 / p99 / max", cell: lie(func(r *runResult) distribution { return r.RssAnon }, mib),
+		{name: "RssAnon of a node, MiB: p50 / p99 / max", cell: lie(func(r *runResult) rig.Distribution { return r.RssAnon }, mib),
 			value: func(r *runResult) float64 { return r.RssAnon.Max / mib }, goal: memoryGoal / mib},
-		{name: "control messages sent by a node", cell: lie(func(r *runResult) distribution { return r.ControlMessages }, 1)},
-		{name: "  their KiB", cell: lie(func(r *runResult) distribution { return r.ControlBytes }, 1024)},
+		{name: "control messages sent by a node", cell: lie(func(r *runResult) rig.Distribution { return r.ControlMessages }, 1)},
+		{name: "  their KiB", cell: lie(func(r *runResult) rig.Distribution { return r.ControlBytes }, 1024)},
 		{name: "received twice / one copy each", value: func(r *runResult) float64 { return r.Duplicates }},
 		{name: "wasted MiB: from origin, from peers", cell: func(r *runResult) string {
 			return fmt.Sprintf("%.2f, %.2f", r.Wasted["origin"]/mib, r.Wasted["peer"]/mib)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -56,13 +57,13 @@ type runResult struct {
 	OneCopy       float64 `json:"one_copy_seconds"` // size / min(link, origin)
 	OneCopyRatio  float64 `json:"makespan_over_one_copy"`
 
-	Completion distribution `json:"completion_seconds"` // of counted clients, each from its own start
-	P99OverP50 float64      `json:"p99_over_p50"`
-	FirstByte  distribution `json:"first_byte_seconds"` // of a layer, from the client's start
+	Completion rig.Distribution `json:"completion_seconds"` // of counted clients, each from its own start
+	P99OverP50 float64          `json:"p99_over_p50"`
+	FirstByte  rig.Distribution `json:"first_byte_seconds"` // of a layer, from the client's start
 	// RequestFirstByte is from the request for the layer, DirectFirstByte the same from
 	// the idle origin.
-	RequestFirstByte distribution `json:"request_first_byte_seconds"`
-	DirectFirstByte  distribution `json:"direct_first_byte_seconds"`
+	RequestFirstByte rig.Distribution `json:"request_first_byte_seconds"`
+	DirectFirstByte  rig.Distribution `json:"direct_first_byte_seconds"`
 	// FirstByteChunks is how much later than directly the p99 of first bytes is,
 	// in times of 1 MiB on a link.
 	FirstByteChunks float64 `json:"first_byte_more_chunk_times"`
@@ -71,13 +72,13 @@ type runResult struct {
 	CPUPerGiB float64 `json:"cpu_seconds_per_gib"` // that counted clients received
 	BenchCPU  float64 `json:"bench_cpu_seconds"`
 
-	VmHWM   distribution `json:"vm_hwm"`   // over nodes
-	RssAnon distribution `json:"rss_anon"` // over nodes, each one's largest sample
+	VmHWM   rig.Distribution `json:"vm_hwm"`   // over nodes
+	RssAnon rig.Distribution `json:"rss_anon"` // over nodes, each one's largest sample
 
-	Messages        int64        `json:"message_count"`
-	MessagesPerNode float64      `json:"messages_per_node"`
-	ControlMessages distribution `json:"control_messages"` // sent by a node
-	ControlBytes    distribution `json:"control_bytes"`
+	Messages        int64            `json:"message_count"`
+	MessagesPerNode float64          `json:"messages_per_node"`
+	ControlMessages rig.Distribution `json:"control_messages"` // sent by a node
+	ControlBytes    rig.Distribution `json:"control_bytes"`
 	// Duplicates is what counted nodes received beyond one copy each, as a part
 	// of those copies; below 0 by what they got along with records of tags.
 	Duplicates float64            `json:"duplicates"`
@@ -174,7 +175,7 @@ func (c *crowd) collect(ctx context.Context, res *runResult) error {
 	res.NodesSay.Difference = ratio(res.NodesSay.Bytes, float64(res.Origin.Bytes)) - 1
 	res.P99OverP50 = ratio(res.Completion.P99, res.Completion.P50)
 	res.FirstByteChunks = ratio(res.RequestFirstByte.P99-res.DirectFirstByte.P50, mib/res.Link)
-	nodes := func(f func(nodeResult) float64) distribution { return distributionOf(rig.Column(res.Nodes, f)) }
+	nodes := func(f func(nodeResult) float64) rig.Distribution { return rig.DistributionOf(rig.Column(res.Nodes, f)) }
 	res.VmHWM = nodes(func(n nodeResult) float64 { return float64(n.VmHWM) })
 	res.RssAnon = nodes(func(n nodeResult) float64 { return float64(n.RssAnon) })
 	res.ControlMessages = nodes(func(n nodeResult) float64 { return n.Sent })
@@ -208,7 +209,9 @@ func (c *crowd) reckonPulls(res *runResult) {
 	if wanted > 0 {
 		res.Duplicates = received/wanted - 1
 	}
-	times := func(of []*pulled, f func(*pulled) float64) distribution { return distributionOf(rig.Column(of, f)) }
+	times := func(of []*pulled, f func(*pulled) float64) rig.Distribution {
+		return rig.DistributionOf(rig.Column(of, f))
+	}
 	res.Completion = times(good, func(p *pulled) float64 { return p.Seconds })
 	// Whose client had all layers already got no byte.
 	begun := slices.DeleteFunc(good, func(p *pulled) bool { return p.FirstByte == 0 })
@@ -249,4 +252,12 @@ func (c *crowd) judge(p *pulled, res *runResult) error {
 		res.Clients.Errors = append(res.Clients.Errors, fmt.Sprintf("node %d after %.1f s: %s", p.Node, p.Seconds, p.Error))
 	}
 	return nil
+}
+
+// ratio is a/b, 0 where there is nothing to compare with: JSON has no infinity.
+func ratio(a, b float64) float64 {
+	if r := a / b; !math.IsNaN(r) && !math.IsInf(r, 0) {
+		return r
+	}
+	return 0
 }

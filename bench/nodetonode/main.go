@@ -15,7 +15,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -233,27 +232,18 @@ func measureParts(ctx context.Context, r *rig.Rig) (p parts, err error) {
 	}
 	defer os.Remove(f.Name())
 	defer f.Close()
-	before, start := ownCPU(), time.Now()
+	before, start := rig.OwnCPU(), time.Now()
 	for done := int64(0); done < *size; done += 1 << 20 {
 		off := done % int64(len(data))
 		if _, err := f.Write(data[off : off+min(1<<20, *size-done)]); err != nil {
 			return p, err
 		}
 	}
-	p.Write, p.WriteCPU = time.Since(start).Seconds(), (ownCPU() - before).Seconds()
+	p.Write, p.WriteCPU = time.Since(start).Seconds(), (rig.OwnCPU() - before).Seconds()
 	start = time.Now()
 	if err := f.Sync(); err != nil {
 		return p, err
 	}
 	p.Fsync = time.Since(start).Seconds()
 	return p, nil
-}
-
-// ownCPU is the CPU time of this process.
-func ownCPU() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0 // cannot be
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -143,7 +143,7 @@ func faultsYAML(faults []scenario.Fault) string {
 		}
 		line("at", true, f.At)
 		line("for", f.For > 0, f.For)
-		line("nodes", len(f.Nodes) > 0, strconv.Quote(numbers(f.Nodes)))
+		line("nodes", len(f.Nodes) > 0, strconv.Quote(strings.Join(scenario.Terms(f.Nodes), ", ")))
 		line("role", f.Role != "", f.Role)
 		line("restart", f.Restart > 0, f.Restart)
 		line("notice", f.Notice > 0, f.Notice)
@@ -158,21 +158,4 @@ func faultsYAML(faults []scenario.Fault) string {
 		line("one_way", f.OneWay, f.OneWay)
 	}
 	return b.String()
-}
-
-// numbers writes nodes as selectors do: 1-3, 7.
-func numbers(nodes []int) string {
-	var terms []string
-	for i := 0; i < len(nodes); {
-		k := i
-		for k+1 < len(nodes) && nodes[k+1] == nodes[k]+1 {
-			k++
-		}
-		term := strconv.Itoa(nodes[i])
-		if k > i {
-			term += "-" + strconv.Itoa(nodes[k])
-		}
-		terms, i = append(terms, term), k+1
-	}
-	return strings.Join(terms, ", ")
 }

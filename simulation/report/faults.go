@@ -104,18 +104,7 @@ func nodeList(nodes []int) string {
 	if len(nodes) == 0 {
 		return "no node"
 	}
-	var runs []string
-	for i := 0; i < len(nodes); {
-		k := i
-		for k+1 < len(nodes) && nodes[k+1] == nodes[k]+1 {
-			k++
-		}
-		text := fmt.Sprint(nodes[i])
-		if k > i {
-			text += fmt.Sprintf("-%d", nodes[k])
-		}
-		runs, i = append(runs, text), k+1
-	}
+	runs := scenario.Terms(nodes)
 	const most = 8
 	if len(runs) > most {
 		return fmt.Sprintf("%s nodes (%s, …)", count(len(nodes)), strings.Join(runs[:most-2], ", "))

@@ -56,7 +56,7 @@ func TestKeysAreThoseOfTheTypes(t *testing.T) {
 		}
 	}
 	for path, kind := range kinds {
-		if !slices.ContainsFunc(valueKinds, func(v struct{ kind, examples, meaning string }) bool { return strings.HasSuffix(kind, v.kind) }) {
+		if !slices.ContainsFunc(valueKinds, func(v valueKind) bool { return strings.HasSuffix(kind, v.kind) }) {
 			t.Errorf("%s is a %s, of which nothing is said", path, kind)
 		}
 	}
@@ -142,10 +142,19 @@ func TestDocumentation(t *testing.T) {
 	}
 }
 
-func libraryTable(t *testing.T) string {
+// tableOf is a table in Markdown: its head, and a row for each of some things.
+func tableOf[T any](head string, things []T, row func(T) string) string {
 	var b strings.Builder
-	b.WriteString("\n| name | nodes | |\n|---|---|---|\n")
-	for _, name := range scenarios.Names() {
+	fmt.Fprintf(&b, "\n%s\n%s|\n", head, strings.Repeat("|---", strings.Count(head, "|")-1))
+	for _, x := range things {
+		fmt.Fprintf(&b, "| %s |\n", row(x))
+	}
+	b.WriteString("\n")
+	return b.String()
+}
+
+func libraryTable(t *testing.T) string {
+	return tableOf("| name | nodes | |", scenarios.Names(), func(name string) string {
 		file, data, err := scenarios.Open(name)
 		if err != nil {
 			t.Fatal(err)
@@ -154,24 +163,18 @@ func libraryTable(t *testing.T) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(&b, "| `%s` | %d | %s |\n", name, s.Topology.Nodes, s.Description)
-	}
-	b.WriteString("\n")
-	return b.String()
+		return fmt.Sprintf("`%s` | %d | %s", name, s.Topology.Nodes, s.Description)
+	})
 }
 
 func valueTable() string {
-	var b strings.Builder
-	b.WriteString("\n| value | such as | |\n|---|---|---|\n")
-	for _, v := range valueKinds {
+	return tableOf("| value | such as | |", valueKinds, func(v valueKind) string {
 		examples := ""
 		if v.examples != "" {
 			examples = "`" + strings.ReplaceAll(v.examples, ", ", "`, `") + "`"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", v.kind, examples, v.meaning)
-	}
-	b.WriteString("\n")
-	return b.String()
+		return fmt.Sprintf("%s | %s | %s", v.kind, examples, v.meaning)
+	})
 }
 
 // keyTables are a table for each section of the file.
@@ -200,23 +203,15 @@ func keyTables() string {
 }
 
 func workTable() string {
-	var b strings.Builder
-	b.WriteString("\n| kind | further keys | |\n|---|---|---|\n")
-	for _, k := range workKinds {
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", k.kind, keyList(k.keys), k.meaning)
-	}
-	b.WriteString("\n")
-	return b.String()
+	return tableOf("| kind | further keys | |", workKinds, func(k workKind) string {
+		return fmt.Sprintf("`%s` | %s | %s", k.kind, keyList(k.keys), k.meaning)
+	})
 }
 
 func faultTable() string {
-	var b strings.Builder
-	b.WriteString("\n| kind | further keys | group | |\n|---|---|---|---|\n")
-	for _, k := range faultKinds {
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.kind, keyList(strings.Fields(k.keys)), k.group, k.meaning)
-	}
-	b.WriteString("\n")
-	return b.String()
+	return tableOf("| kind | further keys | group | |", faultKinds, func(k faultKind) string {
+		return fmt.Sprintf("`%s` | %s | %s | %s", k.kind, keyList(strings.Fields(k.keys)), k.group, k.meaning)
+	})
 }
 
 func keyList(keys []string) string {

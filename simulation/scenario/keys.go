@@ -127,8 +127,11 @@ var keys = []key{
 	{"limits.honest_bans", "0s", "For how long honest nodes may be banned, over all pairs together; 0 is no bound."},
 }
 
-// valueKinds are the kinds of values, with examples that are read.
-var valueKinds = []struct{ kind, examples, meaning string }{
+// valueKind is a kind of values, with examples that are read.
+type valueKind struct{ kind, examples, meaning string }
+
+// valueKinds are all, in the order of the documentation.
+var valueKinds = []valueKind{
 	{"text", "app", "Any text."},
 	{"flag", "true, false", ""},
 	{"count", "0, 100", "A whole number."},

@@ -53,6 +53,22 @@ func (s *selector) set(text string) error {
 	return nil
 }
 
+// Terms are nodes, ascending, as a selector names them by number: 1-3, 7.
+func Terms(nodes []int) (terms []string) {
+	for i := 0; i < len(nodes); {
+		k := i
+		for k+1 < len(nodes) && nodes[k+1] == nodes[k]+1 {
+			k++
+		}
+		term := strconv.Itoa(nodes[i])
+		if k > i {
+			term += "-" + strconv.Itoa(nodes[k])
+		}
+		terms, i = append(terms, term), k+1
+	}
+	return terms
+}
+
 func parseTerm(text string) (term, error) {
 	fail := fmt.Errorf("%q does not name nodes; it may be such as all, 3, 0-4, 30%%, 3 random, zone NAME, rack NAME/0, 30%% of zone NAME", text)
 	t := term{rack: -1}

@@ -232,6 +232,15 @@ func (p *Process) CPU() (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
+// OwnCPU is the CPU time that this process has used.
+func OwnCPU() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0 // cannot be
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // Find looks for a program in PATH and in the directories of a system's own.
 func Find(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
