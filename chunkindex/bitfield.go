@@ -95,6 +95,18 @@ func (b *Bitfield) Intersect(o Bitfield) {
 	}
 }
 
+// Complement makes b the set of all chunks that are not in o, which must have the same
+// length.
+func (b *Bitfield) Complement(o Bitfield) {
+	for i := range b.words {
+		b.words[i] = ^o.words[i]
+	}
+	if spare := b.n & 63; spare != 0 {
+		b.words[len(b.words)-1] &= 1<<spare - 1
+	}
+	b.count = b.n - o.count
+}
+
 // Intersects reports whether b and o, which must have the same length, have a chunk
 // in common.
 func (b Bitfield) Intersects(o Bitfield) bool {

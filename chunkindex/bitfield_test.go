@@ -233,10 +233,19 @@ func TestBitfieldSets(t *testing.T) {
 		a, b := draw("a"), draw("b")
 		both := a.Clone()
 		both.Intersect(b)
+		var rest chunkindex.Bitfield
+		rest.Reset(n)
+		rest.Complement(a)
+		if rest.Count() != n-a.Count() {
+			t.Fatalf("Complement of %d of %d counts %d", a.Count(), n, rest.Count())
+		}
 		common, covers := false, true
 		for i := range n {
 			if both.Has(i) != (a.Has(i) && b.Has(i)) {
 				t.Fatalf("%d: in both is %t", i, both.Has(i))
+			}
+			if rest.Has(i) == a.Has(i) {
+				t.Fatalf("%d: in the complement is %t", i, rest.Has(i))
 			}
 			common = common || a.Has(i) && b.Has(i)
 			covers = covers && (a.Has(i) || !b.Has(i))

@@ -175,6 +175,9 @@ func (c *Core) passedOver(b *blob, id chunkindex.NodeID) []chunkindex.NodeID {
 // that no neighbour can serve or is reading. Who trusts nobody but the origin counts on
 // no neighbour either. The set is good until the next call.
 func (c *Core) missing(b *blob) (need chunkindex.Bitfield, some bool) {
+	if b.epoch == 0 && b.doubt.Count() == 0 && len(b.suspects) == 0 && len(b.liars) == 0 {
+		return c.missingInPeace(b)
+	}
 	served := &c.served
 	served.Reset(b.n)
 	served.Union(b.have)
@@ -203,4 +206,37 @@ func (c *Core) missing(b *blob) (need chunkindex.Bitfield, some bool) {
 		}
 	}
 	return c.need, c.need.Count() > 0
+}
+
+// missingInPeace is missing where nothing was ever in doubt, as it almost always is: each
+// neighbour that is alive and not passed over counts with all that it says to have, and no
+// more of them need be looked at once there is nothing left to find.
+func (c *Core) missingInPeace(b *blob) (need chunkindex.Bitfield, some bool) {
+	left := &c.need
+	left.Reset(b.n)
+	left.Complement(b.taken)
+	for k, n := range b.neighbours {
+		shunned := b.seats[k].shunned > c.now
+		if !shunned && !left.Intersects(b.offered) && !left.Intersects(b.reported) {
+			if b.shunned <= c.now {
+				break
+			}
+			continue
+		}
+		if !c.aliveP(n.p) || shunned && !c.reached(b, n.avoid) {
+			continue
+		}
+		if !shunned || c.reached(b, n.shy) {
+			left.Subtract(n.bits)
+		}
+		if n.inFlight.Count() > 0 {
+			left.Subtract(n.inFlight)
+		}
+	}
+	for i := left.Next(0); i >= 0; i = left.Next(i + 1) {
+		if !b.wanted(i, c.cfg.ReadAhead) || b.granted(i) {
+			left.Clear(i)
+		}
+	}
+	return *left, left.Count() > 0
 }

@@ -182,7 +182,7 @@ func (c *Core) tellPeers(b *blob, to chunkindex.NodeID) {
 	}
 	m := Message{Kind: MsgPeers, Blob: b.id, Size: b.size, Small: b.small}
 	for _, n := range b.neighbours {
-		if !n.wants && n.bits.Count() == 0 {
+		if !b.wants(n) && n.bits.Count() == 0 {
 			continue
 		}
 		m.N++

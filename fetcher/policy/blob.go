@@ -41,6 +41,11 @@ type blob struct {
 	// taken is the set of chunks that are stored or under way, offered that of
 	// those with a neighbour in avail.
 	taken, offered chunkindex.Bitfield
+	// reported holds the chunks that neighbours say to be reading from the origin, and
+	// may hold others, which none says any more.
+	reported chunkindex.Bitfield
+	// shunned is until when some neighbour is passed over at most.
+	shunned Time
 	// cameAt is when each chunk was stored, kept where verification is strict.
 	cameAt []Time
 	live   []*transfer // under way, oldest first
@@ -73,6 +78,7 @@ type blob struct {
 	sources []*source
 
 	neighbours []*neighbour
+	seats      []seat
 	byID       map[chunkindex.NodeID]*neighbour
 	idlers     int // how many of the neighbours are idle
 	// gained lists the chunks that can be had here in the order in which they came,
@@ -234,6 +240,7 @@ func (b *blob) setSize(size int64, small bool) bool {
 	b.share = chunkindex.NewBitfield(b.n)
 	b.taken = chunkindex.NewBitfield(b.n)
 	b.offered = chunkindex.NewBitfield(b.n)
+	b.reported = chunkindex.NewBitfield(b.n)
 	b.level = make([]chunkindex.Level, b.n)
 	b.busy = make([]activity, b.n)
 	b.vouched = map[int]vouch{}
@@ -241,6 +248,7 @@ func (b *blob) setSize(size int64, small bool) bool {
 	b.avail = make([]uint16, b.n)
 	for _, n := range b.neighbours {
 		n.fit(b)
+		b.report(n)
 		for i := n.bits.Next(0); i >= 0; i = n.bits.Next(i + 1) {
 			b.count(i)
 		}

@@ -24,7 +24,7 @@ func (k *coordinator) drop(g *grant) {
 func (c *Core) granteeHas(b *blob, g *grant) bool {
 	has := b.have
 	if g.to != c.cfg.Self {
-		if n := b.neighbour(g.to); n != nil && (n.epoch >= g.epoch || !n.wants) {
+		if n := b.neighbour(g.to); n != nil && (n.epoch >= g.epoch || !b.wants(n)) {
 			has = n.bits
 		} else if n == nil && c.isUp(g.to) {
 			has = b.coord.known

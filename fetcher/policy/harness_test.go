@@ -290,7 +290,11 @@ func (n *node) event(ev Event) {
 	}
 	n.steps++
 	n.w.loops(n, &ev)
-	for _, e := range n.core.Step(n.w.now, ev, nil) {
+	effects := n.core.Step(n.w.now, ev, nil)
+	if n.steps%16 == 0 {
+		n.core.checkSeats(n.w.t)
+	}
+	for _, e := range effects {
 		n.do(e)
 	}
 }

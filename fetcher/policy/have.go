@@ -31,19 +31,19 @@ func (c *Core) gain(b *blob, i int) {
 	turns := c.turns(b, i)
 	b.told++
 	k := 0
-	for _, n := range b.neighbours {
-		if !n.wants {
+	for place := range b.seats {
+		if !b.seats[place].wants {
 			continue
 		}
 		if k++; (k+b.told)%turns == 0 {
-			c.tell(b, n)
+			c.tell(b, b.neighbours[place])
 		}
 	}
 	for _, g := range b.grantors {
 		if i < g.first || i >= g.end {
 			continue
 		}
-		if n := b.neighbour(g.by); n != nil && n.wants {
+		if n := b.neighbour(g.by); n != nil && b.wants(n) {
 			c.tell(b, n)
 		} else {
 			c.send(g.by, Message{Kind: MsgHave, Blob: b.id, Size: b.size, Small: b.small, Chunk: i, N: 1})
@@ -72,8 +72,8 @@ func (c *Core) tellRest(b *blob, last bool) {
 		return
 	}
 	b.tellBy = 0
-	for _, n := range b.neighbours {
-		if n.wants {
+	for k, n := range b.neighbours {
+		if b.seats[k].wants {
 			c.tell(b, n)
 		}
 	}
@@ -117,13 +117,13 @@ func (c *Core) tell(b *blob, n *neighbour) {
 // sendHave tells the neighbours that want to know of the chunks [first, end) at once.
 func (c *Core) sendHave(b *blob, first, end int) {
 	m := Message{Kind: MsgHave, Blob: b.id, Size: b.size, Small: b.small, Chunk: first, N: end - first}
-	for _, n := range b.neighbours {
-		if n.wants {
+	for k, n := range b.neighbours {
+		if b.seats[k].wants {
 			c.send(n.id, m)
 		}
 	}
 	for _, g := range b.grantors {
-		if n := b.neighbour(g.by); first < g.end && g.first < end && (n == nil || !n.wants) {
+		if n := b.neighbour(g.by); first < g.end && g.first < end && (n == nil || !b.wants(n)) {
 			c.send(g.by, m)
 		}
 	}

@@ -32,7 +32,8 @@ func newMesh(t *testing.T, neighbours, chunks int) *mesh {
 		binary.BigEndian.PutUint32(id[:], uint32(k+1))
 		m.Step(1, Event{Kind: EvPeerUp, Peer: id}, nil)
 		n := m.addNeighbour(m.b, id)
-		n.wants, n.replied, n.introduced = true, true, true
+		n.replied, n.introduced = true, true
+		m.b.setWants(n, true)
 		m.heard = append(m.heard, chunkindex.NewBitfield(m.b.n))
 	}
 	return m

@@ -20,7 +20,7 @@ type neighbour struct {
 	// A node has many neighbours, and most of these sets stay empty: each but bits has
 	// length 0, and takes no memory, until something is in it (see mark).
 	bits, inFlight chunkindex.Bitfield
-	wants          bool
+	place          int  // of its seat
 	told           int  // it knows of the chunks before this place in blob.gained
 	idle           bool // see blob.sort
 	introduced     bool // it was asked for its state
@@ -129,7 +129,7 @@ func (c *Core) addNeighbour(b *blob, id chunkindex.NodeID) *neighbour {
 	if b.layoutSet() {
 		n.fit(b)
 	}
-	b.neighbours = append(b.neighbours, n)
+	c.sit(b, n)
 	b.byID[id] = n
 	return n
 }
@@ -139,7 +139,7 @@ func (c *Core) addNeighbour(b *blob, id chunkindex.NodeID) *neighbour {
 // neighbours, and none of them has begun, it would look for no others. It is kept, since
 // what is known of it may be of use once it begins.
 func (b *blob) sort(n *neighbour) {
-	idle := n.replied && !n.wants && n.bits.Count() == 0 && n.inFlight.Count() == 0
+	idle := n.replied && !b.wants(n) && n.bits.Count() == 0 && n.inFlight.Count() == 0
 	switch {
 	case idle && !n.idle:
 		b.idlers++
@@ -163,7 +163,7 @@ func (b *blob) remove(n *neighbour) {
 	b.ask.checked = 0
 	n.leave()
 	delete(b.byID, n.id)
-	b.neighbours = slices.DeleteFunc(b.neighbours, func(o *neighbour) bool { return o == n })
+	b.rise(n)
 }
 
 func (c *Core) dropNeighbour(b *blob, id chunkindex.NodeID) {
@@ -256,19 +256,36 @@ func (c *Core) leave(b *blob) {
 // tellState tells the neighbours that want to know what this node holds, and what
 // it is reading from the origin.
 func (c *Core) tellState(b *blob) {
-	for _, n := range b.neighbours {
-		if n.wants {
+	for k, n := range b.neighbours {
+		if b.seats[k].wants {
 			c.sendState(b, n, false)
 		}
 	}
 }
 
+// report notes what a neighbour says to be reading from the origin.
+func (b *blob) report(n *neighbour) {
+	if n.inFlight.Count() > 0 && n.inFlight.Len() == b.n {
+		b.reported.Union(n.inFlight)
+	}
+}
+
 // inFlightAt reports whether a neighbour is reading chunk i from the origin.
 func (c *Core) inFlightAt(b *blob, i int) bool {
+	if !b.reported.Has(i) {
+		return false
+	}
+	said := false
 	for _, n := range b.neighbours {
-		if n.inFlight.Has(i) && c.aliveP(n.p) && c.reached(b, n.avoid) && !b.isLiar(n.id) {
+		if !n.inFlight.Has(i) {
+			continue
+		}
+		if said = true; c.aliveP(n.p) && c.reached(b, n.avoid) && !b.isLiar(n.id) {
 			return true
 		}
+	}
+	if !said {
+		b.reported.Clear(i)
 	}
 	return false
 }
@@ -315,7 +332,7 @@ func (c *Core) message(from chunkindex.NodeID, m *Message) {
 		return
 	case MsgLeave:
 		if n != nil {
-			n.wants = false
+			b.setWants(n, false)
 			if b.layoutSet() {
 				n.inFlight = chunkindex.Bitfield{}
 				// It has proven the blob: now its word for any chunk counts.
@@ -394,7 +411,8 @@ func (c *Core) heardState(from chunkindex.NodeID, m *Message) {
 	if n.introduced && !n.replied && !m.Reply {
 		n.p.roundTrip(c.now, n.askedAt)
 	}
-	n.replied, n.wants, n.size, n.epoch = true, m.Want, m.Size, m.Epoch
+	b.setWants(n, m.Want)
+	n.replied, n.size, n.epoch = true, m.Size, m.Epoch
 	for i := n.refused.Next(0); i >= 0; i = n.refused.Next(i + 1) {
 		if !m.Bits.Has(i) {
 			n.refused.Clear(i) // it dropped what it had
@@ -425,6 +443,7 @@ func (c *Core) heardState(from chunkindex.NodeID, m *Message) {
 		b.setBits(n, m.Bits)
 		n.fit(b)
 	}
+	b.report(n)
 	if m.Reply {
 		if b.opening || b.partial && !b.isOpen {
 			n.owesReply = true

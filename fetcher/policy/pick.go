@@ -22,8 +22,14 @@ func (c *Core) findFree(b *blob) bool {
 		return false
 	}
 	c.within.Reset(b.n)
-	for _, n := range b.neighbours {
-		if c.window.Intersects(n.bits) && c.isFree(b, n) && c.usable(b, n) {
+	c.wakeWhenFree(b)
+	for k := range b.seats {
+		free := b.seats[k].free
+		if free > c.now && (free == never || b.due != 0 && b.due <= free) {
+			continue // and b is looked at again before it is free
+		}
+		n := b.neighbours[k]
+		if c.window.Intersects(n.bits) && c.reached(b, free) && c.usable(b, n) {
 			c.free = append(c.free, n)
 			if c.byZone && c.isFar(n) {
 				c.offer(n)
@@ -34,6 +40,21 @@ func (c *Core) findFree(b *blob) bool {
 	}
 	c.within.Intersect(c.window)
 	return len(c.free) > 0
+}
+
+// wakeWhenFree asks for b to be looked at again when the first of those who are busy is
+// free, if it has anything of c.window. It only saves findFree looking at most of the
+// others.
+func (c *Core) wakeWhenFree(b *blob) {
+	first := -1
+	for k := range b.seats {
+		if free := b.seats[k].free; free > c.now && free != never && (first < 0 || free < b.seats[first].free) {
+			first = k
+		}
+	}
+	if first >= 0 && c.window.Intersects(b.neighbours[first].bits) {
+		b.wake(b.seats[first].free)
+	}
 }
 
 func (c *Core) findWindow(b *blob) {
@@ -143,7 +164,8 @@ func (c *Core) pickHolder(b *blob, i int, among []*neighbour, not *peer) *neighb
 
 // isFree reports whether a peer may be asked for one more chunk now.
 func (c *Core) isFree(b *blob, n *neighbour) bool {
-	return n.p.transfers < c.cfg.TransfersPerPeer && c.reached(b, n.p.busy)
+	free := b.seats[n.place].free
+	return free != never && c.reached(b, free)
 }
 
 // pickSecond chooses a chunk that is on its way, but from somebody who will take

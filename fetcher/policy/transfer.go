@@ -42,7 +42,7 @@ func (c *Core) usable(b *blob, n *neighbour) bool {
 // offers reports whether a neighbour says that it has chunk i, and may be believed
 // to have a version that was not found wanting.
 func (b *blob) offers(n *neighbour, i int) bool {
-	return n.bits.Has(i) && !n.refused.Has(i) && (!b.doubt.Has(i) || n.epoch >= b.epoch || n.differs.Has(i) || !n.wants)
+	return n.bits.Has(i) && !n.refused.Has(i) && (!b.doubt.Has(i) || n.epoch >= b.epoch || n.differs.Has(i) || !b.wants(n))
 }
 
 // servable reports whether some neighbour can serve chunk i now.
@@ -162,7 +162,7 @@ func (c *Core) startTransfer(b *blob, i int, n *neighbour) {
 		second: b.busy[i]&byTransfer != 0}
 	c.transfers = append(c.transfers, t)
 	b.live, b.latest = append(b.live, t), t.id
-	n.p.transfers++
+	c.engage(n.p, 1)
 	if c.byZone && c.isFar(n) {
 		c.takeTurn(b, i)
 	}
@@ -226,7 +226,7 @@ func (c *Core) avoid(b *blob, id chunkindex.NodeID, weight int) {
 		if weight >= corruptFault {
 			pause = c.cfg.Avoid
 		}
-		n.avoid = c.now.Add(pause << min(n.faults, 5))
+		b.passOver(n, &n.avoid, c.now.Add(pause<<min(n.faults, 5)))
 		n.faults += weight
 	}
 }
@@ -237,7 +237,7 @@ const corruptFault = 4
 func (c *Core) transferEnded(t *transfer, ev Event) {
 	b := t.b
 	c.transfers = slices.DeleteFunc(c.transfers, func(o *transfer) bool { return o == t })
-	t.from.transfers--
+	c.engage(t.from, -1)
 	c.inFlight -= t.cost
 	c.freed = true
 	if t.dead || b.closed {
@@ -275,7 +275,7 @@ func (c *Core) transferEnded(t *transfer, ev Event) {
 		c.ban(t.from.id)
 	case ev.Fault == FaultLocal:
 		b.wake(c.now.Add(c.cfg.AskTimeout))
-		n.avoid = c.now.Add(c.cfg.AskTimeout)
+		b.passOver(n, &n.avoid, c.now.Add(c.cfg.AskTimeout))
 	default:
 		c.avoid(b, t.from.id, 1)
 	}
@@ -286,7 +286,8 @@ func (c *Core) transferEnded(t *transfer, ev Event) {
 func (c *Core) transferred(t *transfer, n int64) {
 	p := t.from
 	p.heard, p.pinged, p.silent = c.now, 0, false
-	p.refusals, p.busy = 0, 0
+	p.refusals = 0
+	c.setBusy(p, 0)
 	if t.answered != 0 {
 		c.received.add((c.now-t.answered)/Time(c.arriving()+1), n)
 	}
@@ -299,10 +300,10 @@ func (c *Core) transferred(t *transfer, n int64) {
 func (c *Core) refusedBy(b *blob, n *neighbour, others []chunkindex.NodeID) {
 	c.count(CountBusy, 1)
 	pause := max(c.transferTimes.median(b.cost()), minBusy)
-	n.p.busy = c.now.Add(min(pause<<min(n.p.refusals+2, 5), 2*c.cfg.AskTimeout))
+	c.setBusy(n.p, c.now.Add(min(pause<<min(n.p.refusals+2, 5), 2*c.cfg.AskTimeout)))
 	if n.p.refusals++; n.p.refusals%refusalsBorne == 0 {
 		// Perhaps it never serves; others, and the origin, may be asked meanwhile.
-		n.shy = c.now.Add(2 * c.cfg.AskTimeout)
+		b.passOver(n, &n.shy, c.now.Add(2*c.cfg.AskTimeout))
 	}
 	for _, id := range others {
 		if c.crowded() {

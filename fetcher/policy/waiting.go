@@ -52,7 +52,8 @@ func (c *Core) tellWaiting() {
 
 // heardFree takes in that a peer, which was busy, has room.
 func (c *Core) heardFree(b *blob, p *peer) {
-	p.busy, p.refusals = 0, 0
+	p.refusals = 0
+	c.setBusy(p, 0)
 	if b.wanting() && c.hasSlot(b) {
 		c.advance(b)
 	}

@@ -90,7 +90,7 @@ func (c *Core) lacksNear(b *blob) bool {
 // isMate reports whether a neighbour is near, wants the blob and can be expected to
 // take its turn.
 func (c *Core) isMate(n *neighbour) bool {
-	return n.wants && c.cfg.Label.near(n.p.label) && c.aliveP(n.p) && n.tardy <= c.now
+	return n.b.wants(n) && c.cfg.Label.near(n.p.label) && c.aliveP(n.p) && n.tardy <= c.now
 }
 
 // withhold takes those chunks out of a set that are not for this node to ask of the
