@@ -81,11 +81,11 @@ func TestAbsurdMessages(t *testing.T) {
 				}
 				w.wait(2*time.Minute, clients...)
 				for _, n := range w.nodes[:3] {
-					if len(n.core.peers) > 3+maxConnecting {
-						t.Errorf("%s: %d peers are remembered", when, len(n.core.peers))
+					if n.core.peers.n > 3+maxConnecting {
+						t.Errorf("%s: %d peers are remembered", when, n.core.peers.n)
 					}
 					for _, o := range w.nodes[:3] {
-						if p := n.core.peers[o.id]; p != nil && p.banned > 0 {
+						if p := n.core.peers.get(o.id); p != nil && p.banned > 0 {
 							t.Errorf("%s: an honest node is banned", when)
 						}
 					}
@@ -124,7 +124,7 @@ func TestFloodOfBlobs(t *testing.T) {
 			if got := len(n.core.blobs); got > maxCoordinated {
 				t.Errorf("%d blobs are kept, want at most %d", got, maxCoordinated)
 			}
-			if got := len(n.core.peers); got > 1+maxConnecting {
+			if got := n.core.peers.n; got > 1+maxConnecting {
 				t.Errorf("%d peers are remembered", got)
 			}
 			w.run(20*time.Minute, func() bool { return false })

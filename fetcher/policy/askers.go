@@ -124,7 +124,7 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 		b.coord.epoch, b.coord.known, b.coord.old = epoch, chunkindex.NewBitfield(b.n), b.have.Clone()
 		b.coord.readBy = nil
 		for _, n := range b.neighbours {
-			if n.bits.Len() == b.n && !b.isLiar(n.id) {
+			if n.bits.Len() == b.n && !b.isLiar(n.p.id) {
 				b.coord.old.Union(n.bits)
 			}
 		}
@@ -186,8 +186,8 @@ func (c *Core) tellPeers(b *blob, to chunkindex.NodeID) {
 			continue
 		}
 		m.N++
-		if n.id != to && len(m.Peers) < MaxPeers {
-			m.Peers, m.Labels = append(m.Peers, n.id), append(m.Labels, n.p.label)
+		if n.p.id != to && len(m.Peers) < MaxPeers {
+			m.Peers, m.Labels = append(m.Peers, n.p.id), append(m.Labels, n.p.label)
 		}
 	}
 	if len(m.Peers) > 0 {
@@ -227,7 +227,7 @@ func (c *Core) grantLost(b *blob, a *asker) bool {
 	if c.now < b.progress.Add(c.cfg.Linger) {
 		return false
 	}
-	n := b.neighbour(a.id)
+	n := c.neighbour(b, a.id)
 	return !slices.ContainsFunc(b.coord.grants, func(g *grant) bool {
 		if g.to != a.id {
 			return false

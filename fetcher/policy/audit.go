@@ -86,13 +86,13 @@ func (c *Core) askAll(b *blob) int {
 	asked := 0
 	for _, k := range c.rng.Perm(len(b.neighbours)) {
 		n := b.neighbours[k]
-		n.differs = chunkindex.NewBitfield(b.n)
-		if asked == maxAudited || !c.aliveP(n.p) || b.isLiar(n.id) || n.bits.Count() == 0 {
+		n.own().differs = chunkindex.NewBitfield(b.n)
+		if asked == maxAudited || !c.aliveP(n.p) || b.isLiar(n.p.id) || n.bits.Count() == 0 {
 			continue
 		}
 		asked++
 		for first := 0; first < b.n; first += MaxSums {
-			c.send(n.id, Message{Kind: MsgAskSums, Blob: b.id, Size: b.size, Chunk: first, N: min(MaxSums, b.n-first), Reply: true})
+			c.send(n.p.id, Message{Kind: MsgAskSums, Blob: b.id, Size: b.size, Chunk: first, N: min(MaxSums, b.n-first), Reply: true})
 		}
 	}
 	return asked * ((b.n + MaxSums - 1) / MaxSums)
@@ -220,7 +220,7 @@ func (c *Core) expose(b *blob, liar chunkindex.NodeID) {
 		}
 	}
 	for _, n := range b.neighbours {
-		n.refused = chunkindex.Bitfield{}
+		forget(&n.refused)
 	}
 	b.epoch = max(b.epoch, 1)
 	c.dropDoubted(b, chunks)
@@ -232,7 +232,7 @@ func (b *blob) isLiar(id chunkindex.NodeID) bool { return slices.Contains(b.liar
 
 // source is who answers for a chunk: the member that signed it, or else its sender.
 func (c *Core) source(from, signer chunkindex.NodeID) chunkindex.NodeID {
-	if p := c.peers[signer]; signer == c.cfg.Self || p != nil && p.met {
+	if p := c.peers.get(signer); signer == c.cfg.Self || p != nil && p.met {
 		return signer
 	}
 	return from
@@ -283,7 +283,7 @@ func (c *Core) dropDoubted(b *blob, chunks chunkindex.Bitfield) {
 		if b.have.Has(i) {
 			c.drop(b, i)
 		}
-		if n := b.neighbour(c.source(b.senderOf(i), b.signerOf(i))); n != nil && len(b.liars) == 0 {
+		if n := c.neighbour(b, c.source(b.senderOf(i), b.signerOf(i))); n != nil && len(b.liars) == 0 {
 			b.refuse(n, i)
 		}
 	}
@@ -291,7 +291,7 @@ func (c *Core) dropDoubted(b *blob, chunks chunkindex.Bitfield) {
 	b.whole = b.whole || len(b.readers) > 0
 	b.ask.bits = chunkindex.Bitfield{}
 	for _, n := range b.neighbours {
-		n.sumsAsked = chunkindex.Bitfield{}
+		forget(&n.sumsAsked)
 		// They do not tell of chunks that they saw here.
 		c.sendState(b, n, true)
 	}
@@ -310,7 +310,7 @@ func (c *Core) dropDoubted(b *blob, chunks chunkindex.Bitfield) {
 
 // refuse notes that a neighbour has no version of chunk i that this node would take.
 func (b *blob) refuse(n *neighbour, i int) {
-	b.mark(&n.refused, i)
+	b.mark(&n.own().refused, i)
 }
 
 // chunkAt is the chunk of an offset, 0 for one beyond the end.

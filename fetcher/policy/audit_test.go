@@ -60,9 +60,9 @@ func (w *world) pulled(d time.Duration, pulls ...*pull) {
 func (w *world) bannedAre(honest []*node, liars ...*node) {
 	w.t.Helper()
 	for _, n := range honest {
-		for id, p := range n.core.peers {
-			if p.banned != 0 && !slices.Contains(liars, w.node(id)) {
-				w.t.Errorf("%s bans %s, which is honest", n.id, id)
+		for _, p := range n.core.peers.all() {
+			if p.banned != 0 && !slices.Contains(liars, w.node(p.id)) {
+				w.t.Errorf("%s bans %s, which is honest", n.id, p.id)
 			}
 		}
 	}
@@ -128,7 +128,7 @@ func TestOneLiarCostsOneCopy(t *testing.T) {
 					}
 					w.bannedAre(honest, liar)
 					for _, o := range honest {
-						if o.droppedWrong > 0 && o.core.peers[liar.id].banned == 0 {
+						if o.droppedWrong > 0 && o.core.peers.get(liar.id).banned == 0 {
 							t.Errorf("%s: a victim has not banned the liar", name)
 						}
 					}
@@ -180,7 +180,7 @@ func TestAuditFindsWhatDiffers(t *testing.T) {
 			}
 			w.egress(d, maxProbes*mib)
 			w.bannedAre(w.nodes[1:], w.nodes[0])
-			if victim.core.peers[w.nodes[0].id].banned == 0 {
+			if victim.core.peers.get(w.nodes[0].id).banned == 0 {
 				t.Errorf("n=%d, mode %d: the liar is not banned", n, mode)
 			}
 			w.quiet()
@@ -250,12 +250,12 @@ func TestBansExpire(t *testing.T) {
 	w, d, victim := lieAtRest(t, 3, 1, VerifyMember)
 	liar := w.nodes[0]
 	w.pulled(time.Minute, w.pull(victim, d))
-	if victim.core.peers[liar.id].banned == 0 || victim.core.alive(liar.id) {
+	if victim.core.peers.get(liar.id).banned == 0 || victim.core.alive(liar.id) {
 		t.Fatal("the liar is not banned")
 	}
 	liar.corrupt = false
 	w.run(victim.core.cfg.Ban+time.Second, func() bool { return false })
-	if victim.core.peers[liar.id].banned > w.now {
+	if victim.core.peers.get(liar.id).banned > w.now {
 		t.Error("the ban does not end")
 	}
 	next := w.blob("next", 40*mib)

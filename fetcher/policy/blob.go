@@ -79,7 +79,6 @@ type blob struct {
 
 	neighbours []*neighbour
 	seats      []seat
-	byID       map[chunkindex.NodeID]*neighbour
 	idlers     int // how many of the neighbours are idle
 	// gained lists the chunks that can be had here in the order in which they came,
 	// told counts the turns of those who hear of them, tellBy is when the others must
@@ -199,7 +198,7 @@ func (c *Core) lookUp(id digest.Digest) *blob {
 func (c *Core) blob(id digest.Digest) *blob {
 	b := c.blobs[id]
 	if b == nil {
-		b = &blob{id: id, size: -1, claimed: -1, idleSince: c.now, byID: map[chunkindex.NodeID]*neighbour{}}
+		b = &blob{id: id, size: -1, claimed: -1, idleSince: c.now}
 		c.blobs[id] = b
 		c.order = append(c.order, b)
 	}

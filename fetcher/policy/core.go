@@ -19,7 +19,7 @@ type Core struct {
 	now Time
 	out []Effect
 
-	peers map[chunkindex.NodeID]*peer
+	peers peerTable
 	// up lists the peers that are up, in the order of their IDs: maps have no
 	// order that two runs share.
 	up []*peer
@@ -83,7 +83,7 @@ func New(cfg Config) *Core {
 	return &Core{
 		cfg:     cfg,
 		rng:     rand.New(rand.NewPCG(cfg.Seed, binary.BigEndian.Uint64(cfg.Self[:8]))),
-		peers:   map[chunkindex.NodeID]*peer{},
+		peers:   hashPeers(cfg.Seed ^ binary.BigEndian.Uint64(cfg.Self[8:])),
 		blobs:   map[digest.Digest]*blob{},
 		held:    map[digest.Digest]holding{},
 		readers: map[ID]*reader{},

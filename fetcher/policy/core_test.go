@@ -176,10 +176,10 @@ func TestLiar(t *testing.T) {
 				cl = w.nodes[2].read(d, 0, -1)
 			}
 			w.wait(time.Minute, cl)
-			if w.nodes[2].core.peers[liar.id].banned == 0 {
+			if w.nodes[2].core.peers.get(liar.id).banned == 0 {
 				t.Errorf("mode %d, signs %v: the liar was not banned", mode, signs)
 			}
-			if p := w.nodes[2].core.peers[w.nodes[0].id]; p.banned != 0 {
+			if p := w.nodes[2].core.peers.get(w.nodes[0].id); p.banned != 0 {
 				t.Errorf("mode %d, signs %v: an honest peer was banned", mode, signs)
 			}
 			// What one node found out, the next finds out for itself.

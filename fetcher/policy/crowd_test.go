@@ -214,7 +214,7 @@ func TestHostilePeers(t *testing.T) {
 	}
 	all := w.readAll(d, w.nodes)
 	w.run(100*time.Millisecond, func() bool { return false })
-	peers := len(victim.core.peers)
+	peers := victim.core.peers.n
 	for i := range 200 {
 		m := Message{Kind: MsgPeers, Blob: d, Size: 100 * mib, N: 1 << 20}
 		for j := range MaxPeers {
@@ -222,15 +222,15 @@ func TestHostilePeers(t *testing.T) {
 		}
 		victim.hears(liar, m)
 		c := victim.core
-		if c.connecting > maxConnecting+committeeSize || len(c.blobs[d].candidates) > maxCandidates || len(c.peers) > peers+maxConnecting+committeeSize {
-			t.Fatalf("after %d messages: %d attempts, %d candidates, %d peers", i+1, c.connecting, len(c.blobs[d].candidates), len(c.peers))
+		if c.connecting > maxConnecting+committeeSize || len(c.blobs[d].candidates) > maxCandidates || c.peers.n > peers+maxConnecting+committeeSize {
+			t.Fatalf("after %d messages: %d attempts, %d candidates, %d peers", i+1, c.connecting, len(c.blobs[d].candidates), c.peers.n)
 		}
 		w.run(5*time.Millisecond, func() bool { return false })
 	}
 	w.originTime = 10 * time.Millisecond
 	w.wait(2*time.Minute, all...)
 	w.quiet()
-	if k := len(victim.core.peers); k > len(w.nodes) {
+	if k := victim.core.peers.n; k > len(w.nodes) {
 		t.Errorf("%d peers are remembered, there are %d nodes", k, len(w.nodes))
 	}
 }

@@ -24,7 +24,7 @@ func (k *coordinator) drop(g *grant) {
 func (c *Core) granteeHas(b *blob, g *grant) bool {
 	has := b.have
 	if g.to != c.cfg.Self {
-		if n := b.neighbour(g.to); n != nil && (n.epoch >= g.epoch || !b.wants(n)) {
+		if n := c.neighbour(b, g.to); n != nil && (n.epoch >= g.epoch || !b.wants(n)) {
 			has = n.bits
 		} else if n == nil && c.isUp(g.to) {
 			has = b.coord.known
@@ -59,7 +59,7 @@ func (c *Core) exists(b *blob, i int, a *asker) bool {
 	}
 	for _, n := range b.neighbours {
 		if !doubted && n.bits.Has(i) && !a.stuck && c.usable(b, n) ||
-			n.inFlight.Has(i) && (!doubted || n.epoch >= a.epoch) && c.aliveP(n.p) && c.reached(b, n.avoid) && !b.isLiar(n.id) {
+			n.inFlight.Has(i) && (!doubted || n.epoch >= a.epoch) && c.aliveP(n.p) && c.reached(b, n.avoid) && !b.isLiar(n.p.id) {
 			return true
 		}
 	}
@@ -117,7 +117,7 @@ func (c *Core) lacks(b *blob, a *asker) chunkindex.Bitfield {
 // brought reports whether a grantee has read chunk i already, so that whether it
 // exists depends on whether the grantee can be asked for it.
 func (c *Core) brought(b *blob, g *grant, i int) bool {
-	n := b.neighbour(g.to)
+	n := c.neighbour(b, g.to)
 	return n != nil && n.bits.Has(i)
 }
 
@@ -141,7 +141,7 @@ func (c *Core) grantedElsewhere(b *blob, i int) bool {
 			continue
 		}
 		for i := n.inFlight.Next(0); i >= 0; i = n.inFlight.Next(i + 1) {
-			if !slices.ContainsFunc(k.grants, func(g *grant) bool { return g.to == n.id && g.first <= i && i < g.end }) {
+			if !slices.ContainsFunc(k.grants, func(g *grant) bool { return g.to == n.p.id && g.first <= i && i < g.end }) {
 				return true
 			}
 		}
@@ -153,7 +153,7 @@ func (c *Core) grant(b *blob, a *asker, r run, via chunkindex.NodeID) {
 	c.count(CountGrant, 1)
 	b.coord.grants = append(b.coord.grants, &grant{run: r, to: a.id, at: c.now, epoch: a.epoch, via: via})
 	b.coord.regrants(r.first, r.end)
-	if n := b.neighbour(a.id); n != nil && a.epoch == 0 {
+	if n := c.neighbour(b, a.id); n != nil && a.epoch == 0 {
 		// Who asks for chunks does not hold them, whatever it said: if it did, the grant
 		// would seem to be carried out, and the next asker be granted the same.
 		for i := r.first; i < r.end; i++ {
@@ -245,7 +245,7 @@ func (c *Core) readsEach(b *blob) int {
 // mayRead reports whether a node may be told to read now: not one that the origin
 // refuses, nor one that does not serve what it has.
 func (c *Core) mayRead(b *blob, a *asker) bool {
-	if n := b.neighbour(a.id); n != nil && !c.reached(b, n.avoid) {
+	if n := c.neighbour(b, a.id); n != nil && !c.reached(b, n.avoid) {
 		return false
 	}
 	return !a.refused && c.alive(a.id) && !b.isLiar(a.id) && c.reached(b, a.until)

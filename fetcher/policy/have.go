@@ -43,7 +43,7 @@ func (c *Core) gain(b *blob, i int) {
 		if i < g.first || i >= g.end {
 			continue
 		}
-		if n := b.neighbour(g.by); n != nil && b.wants(n) {
+		if n := c.neighbour(b, g.by); n != nil && b.wants(n) {
 			c.tell(b, n)
 		} else {
 			c.send(g.by, Message{Kind: MsgHave, Blob: b.id, Size: b.size, Small: b.small, Chunk: i, N: 1})
@@ -87,12 +87,12 @@ func (c *Core) tellRest(b *blob, last bool) {
 func (c *Core) tell(b *blob, n *neighbour) {
 	all := b.epoch > 0 || c.cfg.Verify == VerifyStrict
 	news := c.news[:0]
-	for _, i := range b.gained[min(n.told, len(b.gained)):] {
+	for _, i := range b.gained[min(int(n.told), len(b.gained)):] {
 		if b.share.Has(int(i)) && (all || !n.bits.Has(int(i))) {
 			news = append(news, i)
 		}
 	}
-	n.told, c.news = len(b.gained), news
+	n.told, c.news = int32(len(b.gained)), news
 	slices.Sort(news)
 	m := Message{Kind: MsgHave, Blob: b.id, Size: b.size, Small: b.small}
 	for _, i := range news {
@@ -104,13 +104,13 @@ func (c *Core) tell(b *blob, n *neighbour) {
 			m.Rest |= 1 << beyond
 		default:
 			if m.N > 0 {
-				c.send(n.id, m)
+				c.send(n.p.id, m)
 			}
 			m.Chunk, m.N, m.Rest = int(i), 1, 0
 		}
 	}
 	if m.N > 0 {
-		c.send(n.id, m)
+		c.send(n.p.id, m)
 	}
 }
 
@@ -119,11 +119,11 @@ func (c *Core) sendHave(b *blob, first, end int) {
 	m := Message{Kind: MsgHave, Blob: b.id, Size: b.size, Small: b.small, Chunk: first, N: end - first}
 	for k, n := range b.neighbours {
 		if b.seats[k].wants {
-			c.send(n.id, m)
+			c.send(n.p.id, m)
 		}
 	}
 	for _, g := range b.grantors {
-		if n := b.neighbour(g.by); first < g.end && g.first < end && (n == nil || !b.wants(n)) {
+		if n := c.neighbour(b, g.by); first < g.end && g.first < end && (n == nil || !b.wants(n)) {
 			c.send(g.by, m)
 		}
 	}

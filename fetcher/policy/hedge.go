@@ -1,9 +1,5 @@
 package policy
 
-import (
-	"github.com/peercache/peercache/chunkindex"
-)
-
 // hedge turns to the origin itself for the sake of a reader that has waited for
 // too long, whatever the coordinator says.
 func (c *Core) hedge(b *blob) {
@@ -46,8 +42,8 @@ func (c *Core) hedge(b *blob) {
 			for _, n := range b.neighbours {
 				if n.inFlight.Has(i) {
 					// It says that it reads what does not come.
-					n.inFlight = chunkindex.Bitfield{}
-					c.avoid(b, n.id, 1)
+					forget(&n.inFlight)
+					c.avoid(b, n.p.id, 1)
 				}
 			}
 			c.startRead(b, run{first: i, end: b.stripeEnd(i)})

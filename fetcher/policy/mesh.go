@@ -111,7 +111,7 @@ func (c *Core) reach(b *blob, id chunkindex.NodeID) {
 }
 
 func (c *Core) isUp(id chunkindex.NodeID) bool {
-	p := c.peers[id]
+	p := c.peers.get(id)
 	return p != nil && p.up
 }
 
@@ -147,14 +147,14 @@ func (c *Core) dial(id chunkindex.NodeID) {
 }
 
 func (c *Core) unreachable(id chunkindex.NodeID) {
-	p := c.peers[id]
+	p := c.peers.get(id)
 	if p == nil || p.up {
 		return
 	}
 	c.connected(p)
 	p.unreachable = c.now.Add(c.cfg.Avoid)
-	if !p.met && p.banned == 0 && len(p.near) == 0 {
-		delete(c.peers, id) // anybody can name any number of nodes
+	if !p.met && p.banned == 0 && p.near == nil {
+		c.peers.remove(p) // anybody can name any number of nodes
 	}
 	for _, b := range slices.Clone(c.order) {
 		b.dropCandidate(id)
@@ -237,7 +237,7 @@ func (c *Core) fillMesh(b *blob) {
 		}
 	}
 	for _, o := range b.candidates {
-		if p := c.peers[o.id]; p != nil && p.connecting {
+		if p := c.peers.get(o.id); p != nil && p.connecting {
 			note(o.label)
 		}
 	}
@@ -252,7 +252,7 @@ func (c *Core) fillMesh(b *blob) {
 	for distance := range 3 {
 		for _, o := range slices.Clone(b.candidates) {
 			isNear := c.cfg.Label.near(o.label)
-			switch p := c.peers[o.id]; {
+			switch p := c.peers.get(o.id); {
 			case near+far >= most || near+far >= c.cfg.Neighbours && distance == 2:
 				return
 			case c.cfg.Label.distance(o.label) != distance || distance == 0 && mates >= c.cfg.Neighbours/2 || isNear && near >= c.cfg.Neighbours*3/4 || !isNear && far >= mostFar:
@@ -305,7 +305,7 @@ func (c *Core) heardPeers(b *blob, m *Message) {
 			b.swarm.told = told // who told this node tells the others
 		}
 		switch {
-		case !b.wanting() || id == c.cfg.Self || b.neighbour(id) != nil:
+		case !b.wanting() || id == c.cfg.Self || c.neighbour(b, id) != nil:
 		case !c.crowded():
 			c.reach(b, id)
 		default:
@@ -316,10 +316,10 @@ func (c *Core) heardPeers(b *blob, m *Message) {
 
 // suggest makes a candidate of a node.
 func (c *Core) suggest(b *blob, id chunkindex.NodeID, label Label) {
-	if id == c.cfg.Self || b.neighbour(id) != nil || b.isCandidate(id) {
+	if id == c.cfg.Self || c.neighbour(b, id) != nil || b.isCandidate(id) {
 		return
 	}
-	if p := c.peers[id]; p != nil && label == (Label{}) {
+	if p := c.peers.get(id); p != nil && label == (Label{}) {
 		label = p.label
 	}
 	if len(b.candidates) >= maxCandidates {

@@ -8,46 +8,77 @@ import (
 
 // neighbour is a peer as far as one blob goes.
 type neighbour struct {
-	id   chunkindex.NodeID
-	b    *blob
 	p    *peer
+	b    *blob
+	next *neighbour // of the same peer, for another blob
+	// bits is what it can serve. Its length is 0 or the blob's number of chunks. While
+	// the chunks are known only setBit, clearBit and setBits change bits, since
+	// blob.avail counts them.
+	bits chunkindex.Bitfield
+	// What is up to here is all that a MsgHave needs, and lies in one cache line.
+
 	size int64
 	// epoch is the neighbour's own: see [blob].
-	epoch int
-	// bits is what it can serve, inFlight what it is reading from the origin.
-	// Their length is 0 or the blob's number of chunks. While the chunks are known
-	// only setBit, clearBit and setBits change bits, since blob.avail counts them.
-	// A node has many neighbours, and most of these sets stay empty: each but bits has
-	// length 0, and takes no memory, until something is in it (see mark).
-	bits, inFlight chunkindex.Bitfield
-	place          int  // of its seat
-	told           int  // it knows of the chunks before this place in blob.gained
-	idle           bool // see blob.sort
-	introduced     bool // it was asked for its state
-	askedAt        Time // when it was
-	replied        bool
-	stale          bool // it said what could not be understood before the size was known
-	owesReply      bool // it asked for ours, which is not known yet
+	epoch   int
+	askedAt Time // when it was asked for its state
+	// avoid: not asked for chunks before then; shy: it was busy so often that others
+	// are asked as well, until then. Only passOver changes them.
+	avoid, shy Time
+	place      int32 // of its seat
+	told       int32 // it knows of the chunks before this place in blob.gained
+	faults     uint8 // why it is avoided, up to mostFaults
+	idle       bool  // see blob.sort
+	introduced bool  // it was asked for its state
+	replied    bool
+	stale      bool // it said what could not be understood before the size was known
+	owesReply  bool // it asked for ours, which is not known yet
+	sumsOut    bool
+	*unusual
+}
 
-	// avoid: not asked for chunks before then; faults counts why.
-	avoid  Time
-	faults int
-	// shy: it was busy so often that others are asked as well, until then.
-	shy       Time
-	tardy     Time // it let others of its zone wait: it is not waited for until then
+// unusual is what is empty for almost all of the many neighbours that a node has. The
+// length of each set is 0 or the blob's number of chunks. It is [nothing] until
+// something is in it: see own.
+type unusual struct {
+	// inFlight is what it is reading from the origin.
+	inFlight  chunkindex.Bitfield
 	sumsAsked chunkindex.Bitfield
-	sumsOut   bool
 	// differs holds the chunks of which it has another version than the one that
 	// was dropped here, refused those of which it has none that this node takes.
 	// Empty as long as nothing was wrong; differs has a length once it was asked.
 	differs, refused chunkindex.Bitfield
+	tardy            Time // it let others of its zone wait: it is not waited for until then
 }
 
-func (b *blob) neighbour(id chunkindex.NodeID) *neighbour { return b.byID[id] }
+// nothing is what is unusual of those of whom nothing is. Nobody changes it.
+var nothing unusual
 
-// as is the same for a peer, at less cost: most of what happens is about one.
+// own returns what is unusual of a neighbour, for changing it.
+func (n *neighbour) own() *unusual {
+	if n.unusual == &nothing {
+		n.unusual = &unusual{}
+	}
+	return n.unusual
+}
+
+// forget empties a set of what is unusual.
+func forget(set *chunkindex.Bitfield) {
+	if set.Len() > 0 {
+		*set = chunkindex.Bitfield{}
+	}
+}
+
+// neighbour returns what a node is to a blob, nil if it is no neighbour.
+func (c *Core) neighbour(b *blob, id chunkindex.NodeID) *neighbour {
+	if p := c.peers.get(id); p != nil {
+		return b.as(p)
+	}
+	return nil
+}
+
+// as is the same for a peer.
 func (b *blob) as(p *peer) *neighbour {
-	for _, n := range p.near {
+	for n := p.near; n != nil; n = n.next {
 		if n.b == b {
 			return n
 		}
@@ -57,7 +88,11 @@ func (b *blob) as(p *peer) *neighbour {
 
 // leave undoes what addNeighbour made of the peer.
 func (n *neighbour) leave() {
-	n.p.near = slices.DeleteFunc(n.p.near, func(o *neighbour) bool { return o == n })
+	link := &n.p.near
+	for *link != n {
+		link = &(*link).next
+	}
+	*link, n.next = n.next, nil
 }
 
 // setBit and clearBit note that a neighbour can, or cannot, serve chunk i.
@@ -107,10 +142,10 @@ func (n *neighbour) fit(b *blob) {
 		n.bits = chunkindex.NewBitfield(b.n)
 	}
 	if n.inFlight.Len() != b.n {
-		n.inFlight = chunkindex.Bitfield{}
+		forget(&n.inFlight)
 	}
 	if n.sumsAsked.Len() != b.n {
-		n.sumsAsked = chunkindex.Bitfield{}
+		forget(&n.sumsAsked)
 	}
 }
 
@@ -124,13 +159,13 @@ func (b *blob) mark(set *chunkindex.Bitfield, i int) {
 }
 
 func (c *Core) addNeighbour(b *blob, id chunkindex.NodeID) *neighbour {
-	n := &neighbour{id: id, b: b, p: c.peer(id), size: -1}
-	n.p.near = append(n.p.near, n)
+	p := c.peer(id)
+	n := &neighbour{b: b, p: p, next: p.near, size: -1, unusual: &nothing}
+	p.near = n
 	if b.layoutSet() {
 		n.fit(b)
 	}
 	c.sit(b, n)
-	b.byID[id] = n
 	return n
 }
 
@@ -162,12 +197,11 @@ func (b *blob) remove(n *neighbour) {
 	}
 	b.ask.checked = 0
 	n.leave()
-	delete(b.byID, n.id)
 	b.rise(n)
 }
 
 func (c *Core) dropNeighbour(b *blob, id chunkindex.NodeID) {
-	if n := b.byID[id]; n != nil {
+	if n := c.neighbour(b, id); n != nil {
 		b.remove(n)
 	}
 	for _, t := range slices.Clone(b.live) {
@@ -188,10 +222,10 @@ func (c *Core) introduce(b *blob, id chunkindex.NodeID) {
 	if id == c.cfg.Self {
 		return
 	}
-	if p := c.peers[id]; p != nil && p.banned > c.now {
+	if p := c.peers.get(id); p != nil && p.banned > c.now {
 		return
 	}
-	n := b.neighbour(id)
+	n := c.neighbour(b, id)
 	if n == nil {
 		if b.active() >= 2*c.cfg.Neighbours {
 			return
@@ -213,7 +247,7 @@ func (c *Core) settled(b *blob) bool {
 	}
 	open := b.looking || b.introducedAt == 0
 	for _, n := range b.neighbours {
-		open = open || n.introduced && !n.replied && c.alive(n.id)
+		open = open || n.introduced && !n.replied && c.alive(n.p.id)
 	}
 	return !open || b.introducedAt != 0 && c.reached(b, b.introducedAt.Add(c.cfg.SettleTimeout))
 }
@@ -237,8 +271,8 @@ func (c *Core) sendState(b *blob, n *neighbour, reply bool) {
 	if reply {
 		n.askedAt = c.now
 	}
-	n.told = len(b.gained)
-	c.send(n.id, m)
+	n.told = int32(len(b.gained))
+	c.send(n.p.id, m)
 }
 
 // leave tells those who know of this node's interest in b, its neighbours and whom it
@@ -246,9 +280,9 @@ func (c *Core) sendState(b *blob, n *neighbour, reply bool) {
 func (c *Core) leave(b *blob) {
 	m := Message{Kind: MsgLeave, Blob: b.id, Size: b.size, Small: b.small}
 	for _, n := range b.neighbours {
-		c.send(n.id, m)
+		c.send(n.p.id, m)
 	}
-	if to := b.ask.to; b.neighbour(to) == nil && c.isUp(to) {
+	if to := b.ask.to; c.neighbour(b, to) == nil && c.isUp(to) {
 		c.send(to, m)
 	}
 }
@@ -280,7 +314,7 @@ func (c *Core) inFlightAt(b *blob, i int) bool {
 		if !n.inFlight.Has(i) {
 			continue
 		}
-		if said = true; c.aliveP(n.p) && c.reached(b, n.avoid) && !b.isLiar(n.id) {
+		if said = true; c.aliveP(n.p) && c.reached(b, n.avoid) && !b.isLiar(n.p.id) {
 			return true
 		}
 	}
@@ -334,10 +368,10 @@ func (c *Core) message(from chunkindex.NodeID, m *Message) {
 		if n != nil {
 			b.setWants(n, false)
 			if b.layoutSet() {
-				n.inFlight = chunkindex.Bitfield{}
+				forget(&n.inFlight)
 				// It has proven the blob: now its word for any chunk counts.
-				n.sumsAsked = chunkindex.Bitfield{}
-				n.refused = chunkindex.Bitfield{}
+				forget(&n.sumsAsked)
+				forget(&n.refused)
 			}
 		}
 		c.dropAsker(b, from)
@@ -398,10 +432,10 @@ func (c *Core) heardState(from chunkindex.NodeID, m *Message) {
 		b.partial = true
 		b.setSize(h.size, h.small)
 	}
-	n := b.neighbour(from)
+	n := c.neighbour(b, from)
 	if n == nil && len(b.neighbours) >= maxNeighbours {
 		if m.Reply {
-			c.sendState(b, &neighbour{id: from, p: c.peer(from)}, false)
+			c.sendState(b, &neighbour{p: c.peer(from)}, false)
 		}
 		return
 	}
@@ -418,9 +452,9 @@ func (c *Core) heardState(from chunkindex.NodeID, m *Message) {
 			n.refused.Clear(i) // it dropped what it had
 		}
 	}
-	n.inFlight = chunkindex.Bitfield{}
+	forget(&n.inFlight)
 	if m.InFlight.Count() > 0 {
-		n.inFlight = m.InFlight
+		n.own().inFlight = m.InFlight
 	}
 	if !m.Want {
 		c.dropAsker(b, from)

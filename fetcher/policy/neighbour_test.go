@@ -2,6 +2,7 @@ package policy
 
 import (
 	"testing"
+	"unsafe"
 
 	"github.com/peercache/peercache/chunkindex"
 )
@@ -10,7 +11,7 @@ import (
 // answers as an empty set does.
 func TestEmptySets(t *testing.T) {
 	b := &blob{n: 1000, avail: make([]uint16, 1000)}
-	n := &neighbour{size: -1, inFlight: chunkindex.FullBitfield(7)} // of another blob
+	n := &neighbour{size: -1, unusual: &unusual{inFlight: chunkindex.FullBitfield(7)}} // of another blob
 	n.fit(b)
 	for name, set := range map[string]*chunkindex.Bitfield{"inFlight": &n.inFlight, "sumsAsked": &n.sumsAsked, "differs": &n.differs, "refused": &n.refused} {
 		if set.Len() != 0 || set.Count() != 0 || set.Has(999) || set.Next(0) != -1 || set.Clear(999) {
@@ -24,5 +25,18 @@ func TestEmptySets(t *testing.T) {
 	}
 	if n.bits.Len() != b.n {
 		t.Errorf("bits has length %d", n.bits.Len())
+	}
+}
+
+// What is touched at each message lies in one cache line, and a peer and a neighbour in
+// two: a simulated node has a hundred of them, and ten thousand nodes have a million.
+func TestSizes(t *testing.T) {
+	var p peer
+	var n neighbour
+	if size, line := unsafe.Sizeof(p), unsafe.Offsetof(p.busy); size > 128 || line != 64 {
+		t.Errorf("a peer has %d bytes, what is first of it %d", size, line)
+	}
+	if size, line := unsafe.Sizeof(n), unsafe.Offsetof(n.size); size > 128 || line != 64 {
+		t.Errorf("a neighbour has %d bytes, what is first of it %d", size, line)
 	}
 }

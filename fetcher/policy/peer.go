@@ -12,33 +12,35 @@ import (
 // peer is what this node knows of another, whatever the blob.
 type peer struct {
 	id chunkindex.NodeID
-	up bool
-	// met: it was up at some time, so that its key is one that may join.
-	met bool
-	// strikes counts the blobs that it spoiled by handing on strangers' lies.
-	strikes int
 	// heard is when anything last came from it, pinged when it was asked for a
 	// sign of life that has not come, 0 if none is due.
 	heard, pinged Time
+	// near is what it is to the blobs that it is a neighbour for, each of which leads
+	// to the next.
+	near *neighbour
+	up   bool
+	// met: it was up at some time, so that its key is one that may join.
+	met bool
 	// silent: it did not answer a ping. Cleared by anything that it sends.
 	silent bool
+	// connecting: this node is trying to reach it, since dialed; unreachable until
+	// then, after it could not.
+	connecting bool
+	// refusals counts how often it said to be busy since it last served. What is up
+	// to here is all that most events need, and lies in one cache line.
+	refusals int32
+	// busy: it serves as many as it wants to, until about then.
+	busy                Time
+	dialed, unreachable Time
 	// banned until then.
 	banned Time
 	label  Label
 	// rtt is the shortest time in which it ever answered, 0 unknown: queues and
 	// disks only ever add to it.
-	rtt Time
-	// connecting: this node is trying to reach it, since dialed; unreachable until
-	// then, after it could not.
-	connecting          bool
-	dialed, unreachable Time
-	transfers           int // that come from it
-	// near is what it is to each blob that it is a neighbour for.
-	near []*neighbour
-	// busy: it serves as many as it wants to, until about then; refusals counts
-	// how often it said so since it last served.
-	busy     Time
-	refusals int
+	rtt       Time
+	transfers int32 // that come from it
+	// strikes counts the blobs that it spoiled by handing on strangers' lies.
+	strikes int32
 }
 
 // roundTrip takes in that the peer answered what was sent at asked.
@@ -49,10 +51,10 @@ func (p *peer) roundTrip(now, asked Time) {
 }
 
 func (c *Core) peer(id chunkindex.NodeID) *peer {
-	p := c.peers[id]
+	p := c.peers.get(id)
 	if p == nil {
 		p = &peer{id: id}
-		c.peers[id] = p
+		c.peers.add(p)
 	}
 	return p
 }
@@ -86,7 +88,7 @@ func (c *Core) peerUp(id chunkindex.NodeID) {
 }
 
 func (c *Core) peerDown(id chunkindex.NodeID) {
-	p := c.peers[id]
+	p := c.peers.get(id)
 	if p == nil {
 		return
 	}
@@ -106,7 +108,7 @@ func (c *Core) alive(id chunkindex.NodeID) bool {
 	if id == c.cfg.Self {
 		return true
 	}
-	p := c.peers[id]
+	p := c.peers.get(id)
 	return p != nil && c.aliveP(p)
 }
 
@@ -121,7 +123,7 @@ func (c *Core) watch(b *blob, id chunkindex.NodeID, since Time) bool {
 	if !c.alive(id) {
 		return false
 	}
-	p := c.peers[id]
+	p := c.peers.get(id)
 	if p.pinged == 0 {
 		if c.reached(b, max(p.heard, since).Add(c.cfg.AskTimeout)) {
 			p.pinged = c.now
@@ -223,7 +225,7 @@ func (c *Core) gone(b *blob, id chunkindex.NodeID) bool {
 	if id == c.cfg.Self || c.isUp(id) {
 		return false
 	}
-	p := c.peers[id]
+	p := c.peers.get(id)
 	return slices.Contains(b.missed, id) || p != nil && p.unreachable > c.now
 }
 
@@ -247,7 +249,7 @@ func (c *Core) answers(b *blob, id chunkindex.NodeID) bool {
 		return c.alive(id)
 	}
 	c.dial(id)
-	p := c.peers[id]
+	p := c.peers.get(id)
 	if p == nil || !p.connecting {
 		return false
 	}

@@ -304,7 +304,7 @@ func TestPeersMemory(t *testing.T) {
 			rk[1].event(Event{Kind: EvPeerDown, Peer: id})
 		}
 	}
-	if n := len(rk[1].core.peers); n > 100 {
+	if n := rk[1].core.peers.n; n > 100 {
 		t.Errorf("%d peers are remembered", n)
 	}
 }
@@ -398,7 +398,7 @@ func TestHonestRelayIsNotBanned(t *testing.T) {
 	cl := n.read(d, 0, -1)
 	w.run(time.Minute, cl.done)
 	w.run(time.Minute, func() bool { return false })
-	if p := n.core.peers[relay.id]; p.banned != 0 {
+	if p := n.core.peers.get(relay.id); p.banned != 0 {
 		t.Errorf("the honest relay is banned; %d refutations, status %d", refuted(), cl.status)
 	}
 }

@@ -29,23 +29,23 @@ const never = Time(math.MaxInt64)
 
 // sit gives a new neighbour its seat.
 func (c *Core) sit(b *blob, n *neighbour) {
-	n.place = len(b.neighbours)
+	n.place = int32(len(b.neighbours))
 	b.neighbours = append(b.neighbours, n)
 	b.seats = append(b.seats, seat{free: c.freeFrom(n.p)})
 }
 
 // rise takes a neighbour's seat away; those after it move up.
 func (b *blob) rise(n *neighbour) {
-	b.neighbours = slices.Delete(b.neighbours, n.place, n.place+1)
-	b.seats = slices.Delete(b.seats, n.place, n.place+1)
-	for k, o := range b.neighbours[n.place:] {
-		o.place = n.place + k
+	k := int(n.place)
+	b.neighbours, b.seats = slices.Delete(b.neighbours, k, k+1), slices.Delete(b.seats, k, k+1)
+	for _, o := range b.neighbours[k:] {
+		o.place--
 	}
 }
 
 // freeFrom is when a peer may be asked for one more chunk.
 func (c *Core) freeFrom(p *peer) Time {
-	if p.transfers >= c.cfg.TransfersPerPeer {
+	if int(p.transfers) >= c.cfg.TransfersPerPeer {
 		return never
 	}
 	return p.busy
@@ -53,7 +53,7 @@ func (c *Core) freeFrom(p *peer) Time {
 
 // engage notes that more transfers come from a peer than before, or fewer if more is
 // below 0.
-func (c *Core) engage(p *peer, more int) {
+func (c *Core) engage(p *peer, more int32) {
 	p.transfers += more
 	c.fill(p)
 }
@@ -67,7 +67,7 @@ func (c *Core) setBusy(p *peer, until Time) {
 // fill has the seats of a peer say when it is free.
 func (c *Core) fill(p *peer) {
 	free := c.freeFrom(p)
-	for _, n := range p.near {
+	for n := p.near; n != nil; n = n.next {
 		n.b.seats[n.place].free = free
 	}
 }

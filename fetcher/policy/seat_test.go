@@ -1,16 +1,21 @@
 package policy
 
+import "reflect"
+
 // checkSeats fails if what seats say is not what there is to say: a neighbour that seems
 // busy is never asked, one that seems to want nothing never told.
 func (c *Core) checkSeats(t tester) {
 	t.Helper()
+	if !reflect.DeepEqual(nothing, unusual{}) {
+		t.Fatalf("what nothing is unusual of is not empty: %+v", nothing)
+	}
 	for _, b := range c.order {
 		if len(b.seats) != len(b.neighbours) {
 			t.Fatalf("%d seats for %d neighbours", len(b.seats), len(b.neighbours))
 		}
 		for k, n := range b.neighbours {
-			if n.place != k || n.b != b || b.seats[k].free != c.freeFrom(n.p) {
-				t.Fatalf("neighbour %d has seat %d, free from %d, not %d", k, n.place, b.seats[k].free, c.freeFrom(n.p))
+			if int(n.place) != k || n.b != b || b.seats[k].free != c.freeFrom(n.p) {
+				t.Fatalf("neighbour %d has seat %d, free from %d, not %d", k, int(n.place), b.seats[k].free, c.freeFrom(n.p))
 			}
 			if b.seats[k].shunned != max(n.avoid, n.shy) || b.seats[k].shunned > b.shunned {
 				t.Fatalf("neighbour %d is passed over until %d or %d, by its seat until %d, and nobody after %d", k, n.avoid, n.shy, b.seats[k].shunned, b.shunned)

@@ -22,7 +22,7 @@ func orZero(id *chunkindex.NodeID) chunkindex.NodeID {
 // alone, not among the peers: anybody can sign with any number of keys. It is
 // mostly that of the chunk before, since nodes read runs of chunks from the origin.
 func (c *Core) signedBy(b *blob, i int, id chunkindex.NodeID) {
-	switch p := c.peers[id]; {
+	switch p := c.peers.get(id); {
 	case id.IsZero():
 		b.signer[i] = nil
 	case p != nil:

@@ -10,8 +10,8 @@ import (
 // chunk beside it.
 func TestSigner(t *testing.T) {
 	known, stranger, other := chunkindex.NodeID{1}, chunkindex.NodeID{2}, chunkindex.NodeID{3}
-	p := &peer{id: known}
-	c := &Core{peers: map[chunkindex.NodeID]*peer{known: p}}
+	c := New(DefaultConfig(chunkindex.NodeID{9}))
+	p := c.peer(known)
 	b := &blob{n: 5, from: make([]*chunkindex.NodeID, 5), signer: make([]*chunkindex.NodeID, 5)}
 	signers := []chunkindex.NodeID{known, stranger, stranger, other, {}}
 	for _, i := range []int{0, 2, 1, 3, 4} {
@@ -25,7 +25,7 @@ func TestSigner(t *testing.T) {
 	if b.signer[0] != &p.id || b.signer[1] != b.signer[2] || b.signer[4] != nil {
 		t.Error("IDs are kept more than once")
 	}
-	delete(c.peers, known)
+	c.peers.remove(c.peers.get(known))
 	c.signedBy(b, 1, other)
 	if b.signerOf(0) != known || b.signerOf(1) != other || b.signerOf(2) != stranger {
 		t.Error("what becomes of one chunk, or of a peer, changes another")

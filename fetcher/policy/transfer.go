@@ -36,7 +36,7 @@ func (c *Core) transfer(id ID) *transfer {
 // usable reports whether chunks may be asked of a neighbour now. One that lied about
 // the blob is not, while the origin answers.
 func (c *Core) usable(b *blob, n *neighbour) bool {
-	return c.aliveP(n.p) && c.reached(b, n.avoid) && (len(b.liars) == 0 || !b.isLiar(n.id) || c.usableSource(b) == nil)
+	return c.aliveP(n.p) && c.reached(b, n.avoid) && (len(b.liars) == 0 || !b.isLiar(n.p.id) || c.usableSource(b) == nil)
 }
 
 // offers reports whether a neighbour says that it has chunk i, and may be believed
@@ -169,7 +169,7 @@ func (c *Core) startTransfer(b *blob, i int, n *neighbour) {
 	c.inFlight += t.cost
 	b.begin(i, byTransfer)
 	b.wake(c.now.Add(c.cfg.AskTimeout))
-	c.emit(Effect{Kind: EfTransfer, ID: t.id, Blob: b.id, Peer: n.id, Chunk: i,
+	c.emit(Effect{Kind: EfTransfer, ID: t.id, Blob: b.id, Peer: n.p.id, Chunk: i,
 		Off: off, N: length, Size: b.size, Small: b.small})
 }
 
@@ -221,15 +221,18 @@ func (c *Core) transferProgress(t *transfer, n int64) {
 // Config.Avoid where it sent what is wrong, for a moment where it was slow, which
 // the best of peers may be.
 func (c *Core) avoid(b *blob, id chunkindex.NodeID, weight int) {
-	if n := b.neighbour(id); n != nil && (n.avoid <= c.now || weight > 1) {
+	if n := c.neighbour(b, id); n != nil && (n.avoid <= c.now || weight > 1) {
 		pause := c.cfg.AskTimeout
 		if weight >= corruptFault {
 			pause = c.cfg.Avoid
 		}
 		b.passOver(n, &n.avoid, c.now.Add(pause<<min(n.faults, 5)))
-		n.faults += weight
+		n.faults = uint8(min(int(n.faults)+weight, mostFaults))
 	}
 }
+
+// mostFaults is how many faults are counted: more than make a difference.
+const mostFaults = 64
 
 // corruptFault is how much a wrong chunk weighs against slow ones.
 const corruptFault = 4

@@ -59,7 +59,7 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 			// A key that anybody could have made a moment ago, or a member
 			// that left before this node came.
 			stranger = claim.Signer
-			if p := c.peers[stranger]; claim.Sum == ev.Sum && (p == nil || p.banned <= c.now) {
+			if p := c.peers.get(stranger); claim.Sum == ev.Sum && (p == nil || p.banned <= c.now) {
 				strangers = claim
 			}
 		case claim.Sum == ev.Sum:
@@ -96,7 +96,7 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 		var keep bool
 		if keep, agreed = c.weigh(b, t, ev.Sum, b.signerOf(i)); !keep {
 			discard()
-			if n := b.neighbour(t.from.id); n != nil {
+			if n := c.neighbour(b, t.from.id); n != nil {
 				b.refuse(n, i)
 			}
 			return
@@ -125,13 +125,13 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
 // member reports whether a node's word counts: this node itself, and those that
 // it has met and not found lying.
 func (c *Core) member(id chunkindex.NodeID) bool {
-	p := c.peers[id]
+	p := c.peers.get(id)
 	return id == c.cfg.Self || p != nil && p.met && p.banned <= c.now
 }
 
 // met reports whether a node's key is one that may join.
 func (c *Core) met(id chunkindex.NodeID) bool {
-	p := c.peers[id]
+	p := c.peers.get(id)
 	return id == c.cfg.Self || p != nil && p.met
 }
 
@@ -348,11 +348,11 @@ func (c *Core) vouch(b *blob) {
 			continue
 		}
 		for _, n := range b.neighbours {
-			if n.sumsOut || !c.alive(n.id) {
+			if n.sumsOut || !c.alive(n.p.id) {
 				continue
 			}
 			i := n.bits.Next(first)
-			for i >= 0 && i < first+MaxSums && (n.sumsAsked.Has(i) || b.level[i] >= chunkindex.Agreed || b.have.Has(i) && b.senderOf(i) == n.id) {
+			for i >= 0 && i < first+MaxSums && (n.sumsAsked.Has(i) || b.level[i] >= chunkindex.Agreed || b.have.Has(i) && b.senderOf(i) == n.p.id) {
 				i = n.bits.Next(i + 1)
 			}
 			if i < 0 || i >= first+MaxSums {
@@ -360,11 +360,11 @@ func (c *Core) vouch(b *blob) {
 			}
 			end := i
 			for end < b.n && end < i+MaxSums && n.bits.Has(end) {
-				b.mark(&n.sumsAsked, end)
+				b.mark(&n.own().sumsAsked, end)
 				end++
 			}
 			n.sumsOut = true
-			c.send(n.id, Message{Kind: MsgAskSums, Blob: b.id, Size: b.size, Chunk: i, N: end - i})
+			c.send(n.p.id, Message{Kind: MsgAskSums, Blob: b.id, Size: b.size, Chunk: i, N: end - i})
 		}
 	}
 }
@@ -395,7 +395,7 @@ func (c *Core) heardAskSums(from chunkindex.NodeID, m *Message) {
 }
 
 func (c *Core) heardSums(b *blob, n *neighbour, m *Message) {
-	if n == nil || b.isLiar(n.id) || !b.layoutSet() || m.Size != b.size || !n.sumsOut && n.differs.Len() == 0 || m.Chunk+len(m.Sums) > b.n {
+	if n == nil || b.isLiar(n.p.id) || !b.layoutSet() || m.Size != b.size || !n.sumsOut && n.differs.Len() == 0 || m.Chunk+len(m.Sums) > b.n {
 		c.count(CountIgnored, 1)
 		return
 	}
@@ -410,18 +410,18 @@ func (c *Core) heardSums(b *blob, n *neighbour, m *Message) {
 		i := m.Chunk + k
 		if !b.have.Has(i) {
 			if _, ok := b.vouched[i]; !ok {
-				b.vouched[i] = vouch{n.id, sum}
+				b.vouched[i] = vouch{n.p.id, sum}
 			}
 			continue
 		}
 		switch {
-		case b.senderOf(i) == n.id || b.signerOf(i) == n.id:
+		case b.senderOf(i) == n.p.id || b.signerOf(i) == n.p.id:
 		case b.sum[i] == sum:
 			c.raise(b, i, chunkindex.Agreed)
 		default:
 			c.count(CountConflict, 1)
 			if b.level[i] < chunkindex.Fetched && c.probe(b, i) {
-				b.vouched[i] = vouch{n.id, sum}
+				b.vouched[i] = vouch{n.p.id, sum}
 			}
 		}
 	}

@@ -96,7 +96,7 @@ func (c *Core) view(b *blob) BlobView {
 		}
 	}
 	for _, n := range b.neighbours[:min(len(b.neighbours), MaxViewNeighbours)] {
-		v.Neighbours = append(v.Neighbours, NeighbourView{Peer: n.id, Chunks: n.bits.Count(), Transfers: from[n.id]})
+		v.Neighbours = append(v.Neighbours, NeighbourView{Peer: n.p.id, Chunks: n.bits.Count(), Transfers: from[n.p.id]})
 	}
 	return v
 }

@@ -188,7 +188,7 @@ func (c *Core) mayAskFar(b *blob, i int) bool {
 	var mate *neighbour
 	for _, n := range b.neighbours {
 		if c.isMate(n) {
-			if s := b.zone.score(&n.id, i); s > own {
+			if s := b.zone.score(&n.p.id, i); s > own {
 				before++
 				if s > first {
 					first, mate = s, n
@@ -199,7 +199,7 @@ func (c *Core) mayAskFar(b *blob, i int) bool {
 	for _, o := range b.candidates {
 		// Not all of a large zone are neighbours; what the others fetch comes over
 		// some that are.
-		if c.cfg.Label.near(o.label) && b.byID[o.id] == nil && b.zone.score(&o.id, i) > own {
+		if c.cfg.Label.near(o.label) && c.neighbour(b, o.id) == nil && b.zone.score(&o.id, i) > own {
 			before++
 		}
 	}
@@ -207,7 +207,7 @@ func (c *Core) mayAskFar(b *blob, i int) bool {
 		return true
 	}
 	if mate != nil {
-		c.watch(b, mate.id, b.zone.opened[i])
+		c.watch(b, mate.p.id, b.zone.opened[i])
 	}
 	return c.reached(b, b.zone.opened[i].Add(c.turn(b, i)*(1<<min(before, mostTurns)-1)))
 }
@@ -221,8 +221,8 @@ func (c *Core) takeTurn(b *blob, i int) {
 	}
 	own := z.score(&c.cfg.Self, i)
 	for _, n := range b.neighbours {
-		if c.isMate(n) && z.score(&n.id, i) > own {
-			n.tardy = c.now.Add(tardyFor)
+		if c.isMate(n) && z.score(&n.p.id, i) > own {
+			n.own().tardy = c.now.Add(tardyFor)
 		}
 	}
 }
