@@ -89,7 +89,11 @@ func (r *reader) document(data []byte) (body ast.Node, err error) {
 			if t := syntax.GetToken(); t != nil && t.Position != nil {
 				at = place{t.Position.Line, t.Position.Column}
 			}
-			return refuse("%s", syntax.GetMessage())
+			text := syntax.GetMessage()
+			if strings.Contains(text, "'\t'") {
+				text = "a tab begins the line; YAML is indented with spaces"
+			}
+			return refuse("%s", text)
 		}
 		return refuse("%s", err)
 	}
