@@ -29,7 +29,7 @@ type originRead struct {
 	told             bool // the headers came, the body has begun
 	connected        bool // the origin serves it
 	stalled          bool // the origin has it, and says nothing
-	broken           bool // the origin will break its answer off
+	breaks           int  // in which chunk the origin will break its answer off, -1 not at all
 	why              refusal
 }
 
@@ -129,7 +129,9 @@ func (c *cluster) asked(arg uint64) {
 		r.connected = true
 		c.origin.connections++
 		f := c.suffers(scenario.OriginReset, n)
-		r.broken = f != nil && c.rng.IntN(1_000_000) < f.Part
+		if r.breaks = -1; f != nil && c.rng.IntN(1_000_000) < f.Part {
+			r.breaks = (r.chunk + r.end) / 2
+		}
 	}
 	c.q.push(c.now+c.fromOrigin(n), evOrigin, n.index, 0, arg)
 }
@@ -188,7 +190,7 @@ func (c *cluster) originCap(n *node) int64 {
 func (c *cluster) nextBytes(r *originRead) int64 {
 	_, size := c.blobs[r.blob].chunk(r.chunk)
 	size -= r.have
-	if r.broken && r.chunk >= (r.chunk+r.end)/2 {
+	if r.chunk == r.breaks {
 		return max(size/2, 1)
 	}
 	return size

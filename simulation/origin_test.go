@@ -67,6 +67,24 @@ func TestOriginResets(t *testing.T) {
 	}
 }
 
+// An answer breaks off in its middle: of eleven chunks the sixth is the one that comes in two parts.
+func TestOriginResetsInTheMiddle(t *testing.T) {
+	w := crowd{nodes: 1, size: 8 * mib, up: 8 * mib, retries: 1000, faults: []scenario.Fault{{Kind: scenario.OriginReset, For: ms * 500, Part: 1_000_000}}}
+	var last, longest time.Duration
+	var broken int
+	w.opt.Observe = func(at time.Duration, _ int, ev *policy.Event, _ []policy.Effect) {
+		if ev.Kind == policy.EvOriginChunk {
+			if last > 0 && at-last > longest {
+				longest, broken = at-last, ev.Chunk
+			}
+			last = at
+		}
+	}
+	if w.simulate(t); broken != 5 || longest < 130*ms {
+		t.Errorf("chunk %d comes last after the one before, by %v; want 5, by more than the 125 ms of a MiB", broken, longest)
+	}
+}
+
 func TestOriginStalls(t *testing.T) {
 	// What was asked for is answered when the origin wakes up.
 	r := originFault(t, scenario.Fault{Kind: scenario.OriginStall, For: 2 * time.Second})
