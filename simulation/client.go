@@ -307,9 +307,10 @@ func (c *cluster) abandon(n *node, i, k int32) {
 	}
 }
 
+// hangUp has the node's client end a request, unless somebody wants the blob by now.
 func (c *cluster) hangUp(n *node, reader policy.ID) {
 	cl := &n.clients[reader-1]
-	if cl.ended {
+	if cl.ended || !c.ending && !n.leaving && len(c.waitingFor(n, cl.blob)) > 0 {
 		return
 	}
 	cl.ended = true

@@ -54,6 +54,26 @@ func TestPullsOfANodeShareRequests(t *testing.T) {
 	}
 }
 
+// A client that gives up takes no blob away from one that came to want it in the same instant: that
+// one would wait for ever.
+func TestGivingUpIsForOneClient(t *testing.T) {
+	r := twoImages()
+	r.Pulls = []scenario.Pull{{}, {At: time.Hour}}
+	c, err := newCluster(r, Options{Points: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.play(t.Context(), startTime+int64(20*time.Millisecond))
+	n, k := c.nodes[0], c.pulls[0].open[0]
+	c.abandon(n, 0, k)
+	c.end(n, 0)
+	c.pull(1)
+	c.play(t.Context(), startTime+int64(time.Minute))
+	if p := c.res.Pulls[1]; p.Done == 0 {
+		t.Errorf("the other client is not done after a minute: %+v", p)
+	}
+}
+
 // What a node's store holds is not fetched again after a restart.
 func TestRestartServesFromTheStore(t *testing.T) {
 	r := twoImages()
