@@ -22,9 +22,9 @@ type inMemory struct {
 	most    int64 // Config.InFlightBytes
 	flights []flight
 	sum     int64
-	largest int64 // of the flights, since nothing was under way
-	writing int64
-	reading map[writeKey]int64
+	largest int64           // of the flights, since nothing was under way
+	writing int64           // bytes
+	writes  map[written]int // how often each is being written
 }
 
 type flight struct {
@@ -33,7 +33,8 @@ type flight struct {
 	bytes int64
 }
 
-type writeKey struct {
+// written is a chunk that is.
+type written struct {
 	blob  digest.Digest
 	chunk int
 }
@@ -87,21 +88,29 @@ func (v *memory) stores(n *node, e *policy.Effect) {
 		return
 	}
 	m := &v.nodes[n.index]
-	if m.reading == nil {
-		m.reading = map[writeKey]int64{}
+	if m.writes == nil {
+		m.writes = map[written]int{}
 	}
-	_, bytes := v.c.blobs[v.c.byDigest[e.Blob]].chunk(e.Chunk)
-	m.reading[writeKey{e.Blob, e.Chunk}] = bytes
-	m.writing += bytes
+	m.writes[written{e.Blob, e.Chunk}]++
+	m.writing += v.lengthOf(e.Blob, e.Chunk)
 }
 
 func (v *memory) written(n *node, ev *policy.Event) {
 	m := &v.nodes[n.index]
-	k := writeKey{ev.Blob, ev.Chunk}
-	if bytes, ok := m.reading[k]; ok {
-		delete(m.reading, k)
-		m.writing -= bytes
+	k := written{ev.Blob, ev.Chunk}
+	switch m.writes[k] {
+	case 0:
+		return
+	case 1:
+		delete(m.writes, k)
+	default:
+		m.writes[k]--
 	}
+	m.writing -= v.lengthOf(ev.Blob, ev.Chunk)
+}
+
+func (v *memory) lengthOf(blob digest.Digest, chunk int) int64 {
+	return v.c.lengthOf(int(v.c.byDigest[blob]), chunk)
 }
 
 // check is called after each step of a node.

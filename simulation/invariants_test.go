@@ -216,3 +216,28 @@ func TestBrokenCoresAreCaught(t *testing.T) {
 		})
 	}
 }
+
+// A chunk that is dropped and stored again before the disk is done with it is written twice, and
+// afterwards not at all: what would be left in the count would be taken for a leak.
+func TestMemoryOfAChunkThatIsWrittenTwice(t *testing.T) {
+	run := ruledRun(1, 0)
+	run.Limits.NodeMemory = 100 * mebi
+	c, err := newCluster(run, Options{Points: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, v := c.nodes[0], &c.rules.memory
+	store := &policy.Effect{Kind: policy.EfStore, Blob: c.blobs[1].id, Chunk: 9}
+	stored := &policy.Event{Kind: policy.EvStored, Blob: c.blobs[1].id, Chunk: 9}
+	v.stores(n, store)
+	v.stores(n, store)
+	if got, want := v.nodes[0].writing, 2*c.lengthOf(1, 9); got != want {
+		t.Errorf("%d bytes are being written, want %d", got, want)
+	}
+	for range 3 { // one of them of a chunk that nobody writes
+		v.written(n, stored)
+	}
+	if got := v.nodes[0]; got.writing != 0 || len(got.writes) != 0 {
+		t.Errorf("%d bytes of %v are left", got.writing, got.writes)
+	}
+}
