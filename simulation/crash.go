@@ -176,7 +176,7 @@ func (c *cluster) join(n *node, known []int32) {
 	last := int64(0)
 	for _, o := range n.known {
 		d := 4 * c.distance(n, c.nodes[o])
-		c.q.push(c.now+d, evConnect, n.index, n.life, uint64(o))
+		c.q.push(c.now+d, evRedial, n.index, n.life, uint64(o))
 		last = max(last, 2*d)
 	}
 	// The clients come when the node has found others.

@@ -109,6 +109,8 @@ func (c *cluster) befall(n *node, kind eventKind, arg uint64) {
 		c.step(n, policy.Event{Kind: policy.EvPeerDown, Peer: c.nodes[arg].id})
 	case evConnect:
 		c.connect(n, c.nodes[arg])
+	case evRedial:
+		c.redial(n, c.nodes[arg])
 	case evUploaded:
 		c.step(n, policy.Event{Kind: policy.EvUploaded, ID: policy.ID(arg)})
 	case evCancelled:

@@ -29,6 +29,7 @@ const (
 	evJoin                 // nothing
 	evPeerDown             // the other node
 	evConnect              // the other node
+	evRedial               // the other node
 	evUploaded             // upload
 	evCancelled            // transfer ID
 	evFault                // number of the fault

@@ -24,14 +24,16 @@ type fault struct {
 // roleRetry is how often a fault looks for a node in its role.
 const roleRetry = 5 * int64(time.Millisecond)
 
-// begin has a fault begin, or, where it is for a role that nobody has, look again
-// in a while.
+// begin has a fault begin, or, where it is for a role that nobody has whom it can befall, look
+// again in a while. What ends nodes spares those that are away or about to leave: they come back
+// once.
 func (c *cluster) begin(k int) {
 	f := &c.faults[k]
 	f.nodes, f.since = f.nodes[:0], c.now
+	ends := f.Kind == scenario.Crash || f.Kind == scenario.Drain
 	if f.Role != "" {
 		n := c.inRole(f.Role)
-		if n == nil {
+		if n == nil || ends && n.leaving {
 			if !c.ending {
 				c.q.push(c.now+roleRetry, evFault, 0, 0, uint64(k))
 			}
@@ -39,7 +41,6 @@ func (c *cluster) begin(k int) {
 		}
 		f.nodes = append(f.nodes, n.index)
 	}
-	ends := f.Kind == scenario.Crash || f.Kind == scenario.Drain
 	for _, i := range f.Nodes {
 		if !ends || !c.nodes[i].down && !c.nodes[i].leaving {
 			f.nodes = append(f.nodes, int32(i))

@@ -63,6 +63,57 @@ func TestDrainServesUntilItLeaves(t *testing.T) {
 	}
 }
 
+// A node that is about to leave is no other fault's to end. Were it, it would come back twice, the
+// second time while it runs: with a new core that knows nothing of the transfers under way.
+func TestWhoLeavesIsNotKilledForItsRole(t *testing.T) {
+	w := crowd{nodes: 6, size: 400 * mib, up: 20 * mib, retries: 100, faults: []scenario.Fault{
+		{Kind: scenario.Drain, Role: scenario.Coordinator, At: time.Second, Notice: 2 * time.Second, Restart: 3 * time.Second},
+		{Kind: scenario.Crash, Role: scenario.Coordinator, At: 1500 * ms, Restart: 8 * time.Second}}}
+	cores := make([]int, w.nodes)
+	w.opt.NewCore = func(node int, cfg policy.Config) Core {
+		cores[node]++
+		return policy.New(cfg)
+	}
+	r := w.simulate(t)
+	slices.Sort(cores)
+	if !slices.Equal(cores, []int{1, 1, 1, 1, 2, 2}) {
+		t.Errorf("nodes began %v times, want two of them twice", cores)
+	}
+	for _, v := range r.Violated() {
+		t.Errorf("%s: %s", v.Name, v.First)
+	}
+}
+
+// Nodes that one partition parted meet again although another one parts them when it ends, and so
+// does one that came back meanwhile. If they did not, each would go on as if it had lost the other.
+func TestPartedNodesMeetAgain(t *testing.T) {
+	for name, faults := range map[string][]scenario.Fault{
+		"another partition": {{Kind: scenario.Partition, Nodes: []int{0}, For: 10 * time.Second},
+			{Kind: scenario.Partition, At: 9 * time.Second, Nodes: []int{1}, For: 20 * time.Second}},
+		"a crash": {{Kind: scenario.Partition, Nodes: []int{0}, For: 10 * time.Second},
+			{Kind: scenario.Crash, At: time.Second, Nodes: []int{0}, Restart: 2 * time.Second}},
+	} {
+		r := fourPlaces()
+		r.Faults = faults
+		c, _ := quiet(t, r)
+		for k := range faults {
+			c.q.push(startTime+int64(faults[k].At), evFault, 0, 0, uint64(k))
+		}
+		c.wait(8 * time.Second)
+		if c.nodes[0].isLinked(1) {
+			t.Errorf("%s: the partition broke nothing", name)
+		}
+		c.wait(40 * time.Second)
+		for _, a := range c.nodes {
+			for _, b := range c.nodes {
+				if a != b && !a.isLinked(b.index) {
+					t.Errorf("%s: nodes %d and %d never meet again", name, a.index, b.index)
+				}
+			}
+		}
+	}
+}
+
 // downs notes when which node is told that another is down.
 func downs(w *crowd) *[]time.Duration {
 	var at []time.Duration

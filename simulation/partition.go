@@ -67,9 +67,21 @@ func (c *cluster) partitioned(f *fault) {
 	c.deliverHeld()
 	for _, p := range f.pairs {
 		a := c.nodes[p[0]]
-		c.q.push(c.now+c.rng.Int64N(redial), evConnect, a.index, a.life, uint64(p[1]))
+		c.q.push(c.now+c.rng.Int64N(redial), evRedial, a.index, a.life, uint64(p[1]))
 	}
 	f.pairs = nil
+}
+
+// redial has a node connect to one that it was parted from, or, if another partition parts them
+// by now, try again when that is over.
+func (c *cluster) redial(n, o *node) {
+	for _, f := range c.suffering {
+		if (n.sides^o.sides)&f.side != 0 {
+			f.pairs = append(f.pairs, [2]int32{n.index, o.index})
+			return
+		}
+	}
+	c.connect(n, o)
 }
 
 // silence breaks the connections over a partition that has lasted for so long.
