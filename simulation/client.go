@@ -15,10 +15,24 @@ const retryWait = time.Second
 // pull is a client at work. What it has come to is in Result.Pulls.
 type pull struct {
 	node  int32
+	due   int64 // when it begins, if its node is there; 0: it waits for a wave
 	begun bool
 	over  bool
 	asked int     // how many of the image's blobs it has seen to, the manifest first
 	open  []int32 // blobs that it waits for
+}
+
+// wave is a number of pulls for which others wait.
+type wave struct {
+	left int     // how many of them are not over
+	next []int32 // pulls that wait
+}
+
+// schedule has a pull begin when it is its time.
+func (c *cluster) schedule(i int32) {
+	at := max(startTime+int64(c.run.Pulls[i].At), c.now)
+	c.pulls[i].due, c.res.Pulls[i].At = at, time.Duration(at-startTime)
+	c.q.push(at, evPull, c.pulls[i].node, 0, uint64(i))
 }
 
 // client is one request for a blob. Several pulls of a node may wait for it.
@@ -107,6 +121,12 @@ func (c *cluster) end(n *node, i int32) {
 		n.pulls = slices.Delete(n.pulls, k, k+1)
 	}
 	c.waiting--
+	w := &c.waves[c.run.Pulls[i].Wave]
+	if w.left--; w.left == 0 {
+		for _, k := range w.next {
+			c.schedule(k)
+		}
+	}
 }
 
 func (c *cluster) excuse(i int32) {

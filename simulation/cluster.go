@@ -61,6 +61,7 @@ type cluster struct {
 	event     policy.Event // that a core is handed
 
 	pulls   []pull
+	waves   []wave
 	byNode  [][]int32 // the pulls of each node
 	waiting int       // pulls that are not over
 	done    int       // pulls that are complete
@@ -183,11 +184,22 @@ func (c *cluster) plan() {
 			c.q.push(startTime+int64(n.Joins), evJoin, int32(i), 0, 0)
 		}
 	}
+	c.waves = make([]wave, 1)
 	for i := range c.run.Pulls {
 		p := &c.run.Pulls[i]
 		c.pulls[i] = pull{node: int32(p.Node)}
 		c.res.Pulls[i] = PullResult{Node: p.Node, Image: p.Image}
-		c.q.push(startTime+int64(p.At), evPull, int32(p.Node), 0, uint64(i))
+		for len(c.waves) <= p.Wave {
+			c.waves = append(c.waves, wave{})
+		}
+		c.waves[p.Wave].left++
+	}
+	for i := range c.run.Pulls {
+		if w := &c.waves[c.run.Pulls[i].After]; c.run.Pulls[i].After > 0 && w.left > 0 {
+			w.next = append(w.next, int32(i))
+		} else {
+			c.schedule(int32(i))
+		}
 	}
 	c.faults = make([]fault, len(c.run.Faults))
 	for k := range c.run.Faults {

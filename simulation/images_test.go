@@ -107,6 +107,55 @@ func TestNodesJoin(t *testing.T) {
 	}
 }
 
+// A wave that waits begins in the moment in which the last client of the one before is served, gives
+// up or dies with its node, and never before its own time.
+func TestWavesThatWait(t *testing.T) {
+	r := crowd{nodes: 5, size: mib, up: mib, latency: ms, open: 3 * ms, store: 11 * ms}.run()
+	for i := range r.Pulls {
+		r.Pulls[i].Wave, r.Pulls[i].After = i+1, i
+	}
+	r.Pulls[3].At, r.Pulls[4].At = 10*time.Second, 10*time.Second
+	// Node 1 dies for good in the middle of its pull, which ends its wave.
+	r.Faults = []scenario.Fault{{Kind: scenario.Crash, Nodes: []int{1}, At: 1516 * ms}}
+	r.Limits.Deadline = 3 * time.Second
+	res := simulate(t, r, Options{})
+	// Alone with the origin a node needs 3 ms to open, 2 ms for the request, 1 s for the MiB and
+	// 11 ms to store it; with others it asks around first.
+	between(t, "the first is done", res.Pulls[0].Done, 1016*ms, 1030*ms)
+	begins := []time.Duration{0, res.Pulls[0].Done, 1516 * ms, 10 * time.Second, res.Pulls[3].Done}
+	for i, p := range res.Pulls {
+		if p.At != begins[i] || p.Begun != begins[i] {
+			t.Errorf("client %d was to begin at %v and did at %v, want %v", i, p.At, p.Begun, begins[i])
+		}
+		if p.Done == 0 && i != 1 {
+			t.Errorf("client %d is not served", i)
+		}
+	}
+	// The deadline counts from there.
+	for _, v := range res.Violated() {
+		t.Errorf("%s: %s", v.Name, v.First)
+	}
+	// Whoever gives up holds up nobody, and who never begins is not late: those before are.
+	r.Faults = []scenario.Fault{{Kind: scenario.OriginError, Status: 404}}
+	for i, p := range simulate(t, r, Options{}).Pulls {
+		if p.Status != 404 || i < 3 && p.At > time.Second {
+			t.Errorf("client %d: status %d, begun at %v", i, p.Status, p.At)
+		}
+	}
+	r.Faults = []scenario.Fault{{Kind: scenario.OriginStall}}
+	for i := range r.Pulls {
+		r.Pulls[i].Retries = 1 << 20
+	}
+	res = simulate(t, r, Options{})
+	if p := res.Pulls[1]; p.At != 0 || p.Begun != 0 || res.Unserved != 5 {
+		t.Errorf("behind one that is never done a client begins at %v; %d unserved", p.Begun, res.Unserved)
+	}
+	r.Pulls[1].After = 2
+	if err := sensible(r); err == nil {
+		t.Error("a wave may wait for itself")
+	}
+}
+
 // A client whose node died for good is excused.
 func TestDeadNodesAreExcused(t *testing.T) {
 	w := crowd{nodes: 4, size: 20 * mib, up: 50 * mib, stagger: time.Second,

@@ -102,9 +102,13 @@ func (v *completion) over() {
 		if res.Status != 0 || res.Excused {
 			continue
 		}
+		start := v.c.pulls[k].due
+		if start == 0 {
+			continue // those for which it waits are judged
+		}
 		due := startTime + int64(limits.Time)
 		if limits.Deadline > 0 {
-			due = min(due, max(startTime+int64(p.At), v.mends)+int64(limits.Deadline))
+			due = min(due, max(start, v.mends)+int64(limits.Deadline))
 		}
 		n := v.c.nodes[p.Node]
 		switch {
@@ -112,11 +116,11 @@ func (v *completion) over() {
 		case res.Done > 0:
 			if v.slow[p.Node] == 0 && (!v.reach.liars || v.mayRead(n)) {
 				v.broken(n, -1, "its pull of image %d is done after %v, %v after its start: too late by %v", p.Image,
-					res.Done, res.Done-p.At, time.Duration(startTime+int64(res.Done)-due))
+					res.Done, time.Duration(startTime+int64(res.Done)-start), time.Duration(startTime+int64(res.Done)-due))
 			}
 		case v.c.now < due || n.down || v.slow[p.Node] > 0 || v.reach.liars && !v.mayRead(n):
 		case v.hasOrigin(n) || v.hasImage(n, p.Image):
-			v.broken(n, -1, "its pull of image %d, begun %v ago, is not done", p.Image, time.Duration(v.c.now-startTime)-p.At)
+			v.broken(n, -1, "its pull of image %d, begun %v ago, is not done", p.Image, time.Duration(v.c.now-start))
 		}
 	}
 }

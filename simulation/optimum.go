@@ -73,7 +73,7 @@ func (c *cluster) lastStart() int64 {
 			}
 			if c.res.Pulls[p].Done > 0 {
 				down := c.net.payload(bound(c.run.Nodes[n.index].Down))
-				least = max(least, int64(c.run.Pulls[p].At-c.run.Pulls[0].At)+mulDiv(fresh, nanos, down))
+				least = max(least, int64(c.res.Pulls[p].At-c.run.Pulls[0].At)+mulDiv(fresh, nanos, down))
 			}
 		}
 	}

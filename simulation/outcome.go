@@ -29,7 +29,9 @@ func (l LinkClass) String() string { return linkClassNames[l] }
 // PullResult says how one pull went. Times count from the start of the run.
 type PullResult struct {
 	Node, Image int
-	Begun       time.Duration
+	// At is when it was to begin: at the run's time, or when the wave before was done. Begun is when
+	// it did, later if its node was away.
+	At, Begun time.Duration
 	// First is when the first byte of a layer came, Done when all had come; 0 never.
 	First, Done time.Duration
 	// Status is what the client was told at last where it is not done: an HTTP status,

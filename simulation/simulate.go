@@ -134,6 +134,9 @@ func sensible(run *scenario.Run) error {
 		if i > 0 && p.At < run.Pulls[i-1].At {
 			return fmt.Errorf("simulation: pull %d is before the one before", i)
 		}
+		if p.After < 0 || p.After > 0 && p.After >= p.Wave || p.Wave < 0 || p.Wave > len(run.Pulls) {
+			return fmt.Errorf("simulation: pull %d of wave %d waits for wave %d", i, p.Wave, p.After)
+		}
 	}
 	for i := range run.Faults {
 		for _, n := range run.Faults[i].Nodes {

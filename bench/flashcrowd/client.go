@@ -81,11 +81,14 @@ const resumeLimit = 5
 // it cannot have.
 const retryWait = time.Second
 
-// pull is one client's pull: it begins at its time, asks again where it may, and
+// pull is one client's pull: it begins at its time, or at once if that is over, asks again where it may, and
 // anew when its node has come back.
 func (c *crowd) pull(ctx context.Context, of *scenario.Pull) *pulled {
-	p := &pulled{Node: of.Node, Image: of.Image, Begun: of.At.Seconds()}
 	start := c.start.Add(of.At)
+	if now := time.Now(); of.After > 0 && now.After(start) {
+		start = now // the wave before took longer
+	}
+	p := &pulled{Node: of.Node, Image: of.Image, Begun: start.Sub(c.start).Seconds()}
 	timer := time.NewTimer(time.Until(start))
 	defer timer.Stop()
 	select {

@@ -189,9 +189,18 @@ func (c *crowd) pullAll(ctx context.Context) time.Duration {
 	var mu sync.Mutex // guards c.pulls
 	var wg sync.WaitGroup
 	ended := make(chan struct{}, len(c.pulls))
+	waves := make([]sync.WaitGroup, len(c.pulls)+1)
+	for k := range c.pulls {
+		waves[c.e.run.Pulls[k].Wave].Add(1)
+	}
 	for k := range c.pulls {
 		wg.Go(func() {
-			p := c.pull(ctx, &c.e.run.Pulls[k])
+			of := &c.e.run.Pulls[k]
+			defer waves[of.Wave].Done()
+			if of.After > 0 {
+				waves[of.After].Wait()
+			}
+			p := c.pull(ctx, of)
 			mu.Lock()
 			c.pulls[k] = p
 			mu.Unlock()

@@ -197,10 +197,19 @@ func (v *virtualRun) begin(ctx context.Context) {
 		}
 	}
 	var pulls sync.WaitGroup
+	waves := make([]sync.WaitGroup, len(v.run.Pulls)+1)
 	for i := range v.run.Pulls {
+		waves[v.run.Pulls[i].Wave].Add(1)
+	}
+	for i := range v.run.Pulls {
+		p := &v.run.Pulls[i]
 		pulls.Go(func() {
-			if v.until(ctx, v.run.Pulls[i].At) {
-				v.outcomes[i] = v.pull(ctx, &v.run.Pulls[i])
+			defer waves[p.Wave].Done()
+			if p.After > 0 {
+				waves[p.After].Wait()
+			}
+			if v.until(ctx, p.At) {
+				v.outcomes[i] = v.pull(ctx, p)
 			}
 		})
 	}

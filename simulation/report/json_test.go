@@ -192,6 +192,15 @@ func TestInterruptedSeeds(t *testing.T) {
 	}
 }
 
+// When a wave that waited began, no scenario knows: the result does.
+func TestLastStart(t *testing.T) {
+	run, res := sample(20)
+	res.Pulls[12].At = 40 * time.Second
+	if got := New(run, res, about).lastStart(); got != 40*time.Second {
+		t.Errorf("the last client began after %v, want 40 s", got)
+	}
+}
+
 // Where clients come one after the other for most of the time, the optimum is when the last
 // one came, and a ratio to that says nothing.
 func TestRatioOfWaits(t *testing.T) {

@@ -226,11 +226,11 @@ func New(run *scenario.Run, res *simulation.Result, about About) *Report {
 
 // lastStart is when the last client began, from the first one's start on.
 func (r *Report) lastStart() time.Duration {
-	n := len(r.run.Pulls)
-	if n == 0 {
-		return 0
+	var last time.Duration
+	for i := range r.run.Pulls {
+		last = max(last, max(r.run.Pulls[i].At, r.res.Pulls[i].At)-r.run.Pulls[0].At)
 	}
-	return r.run.Pulls[n-1].At - r.run.Pulls[0].At
+	return last
 }
 
 func (r *Report) countPulls() {

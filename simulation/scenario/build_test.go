@@ -99,6 +99,7 @@ func build(rng *rand.Rand) string {
 				fmt.Fprintf(&b, "    over: %s\n", one(times...))
 			case "rolling":
 				fmt.Fprintf(&b, "    interval: %s\n", one(times[1:]...))
+				maybe("    ", "wait", "true")
 				maybe("    ", "batch", "1", "10%", "100%", "7")
 			case "poisson":
 				fmt.Fprintf(&b, "    every: %s\n", one("1s", "30ms", "1ns"))

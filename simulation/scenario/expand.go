@@ -46,6 +46,7 @@ type expander struct {
 	// not taken as it is written.
 	wrong func(path, format string, args ...any)
 	notes map[string]bool
+	waves int // that wait for one another, so far
 }
 
 func (s *Scenario) expander(seed uint64, nodes int) *expander {

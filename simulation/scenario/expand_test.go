@@ -210,6 +210,33 @@ faults:
 	}
 }
 
+// Waves that wait are numbered through, each after the one before of its own rollout; when they
+// begin at the earliest is as without waiting.
+func TestWavesThatWait(t *testing.T) {
+	run := expand(t, `
+topology: {nodes: 5}
+images: [{layers: 1MiB}]
+workload:
+  - {kind: rolling, batch: 2, interval: 10s, wait: true}
+  - {kind: rolling, batch: 4, at: 1m, wait: true, retries: 7}
+  - {kind: flash-crowd, at: 2m, nodes: 0}
+`, 1, 0)
+	var got []string
+	for _, p := range run.Pulls {
+		got = append(got, fmt.Sprintf("%v: node %d, wave %d after %d", p.At, p.Node, p.Wave, p.After))
+	}
+	want := []string{"0s: node 0, wave 1 after 0", "0s: node 1, wave 1 after 0", "10s: node 2, wave 2 after 1", "10s: node 3, wave 2 after 1", "20s: node 4, wave 3 after 2",
+		"1m0s: node 0, wave 4 after 0", "1m0s: node 1, wave 4 after 0", "1m0s: node 2, wave 4 after 0", "1m0s: node 3, wave 4 after 0", "1m0s: node 4, wave 5 after 4",
+		"2m0s: node 0, wave 0 after 0"}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	run.Pulls[2].After = 2
+	if err := run.Validate(); err == nil {
+		t.Error("a wave that waits for itself is valid")
+	}
+}
+
 func TestDefaultFaults(t *testing.T) {
 	run := expand(t, `
 topology: {nodes: 4}

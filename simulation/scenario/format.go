@@ -118,6 +118,7 @@ type work struct {
 	Pulls             count
 	Batch             amount
 	Interval, Delay   duration
+	Wait              bool
 	Order             string
 	Parallel, Retries count
 }

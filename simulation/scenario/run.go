@@ -155,6 +155,10 @@ type Pull struct {
 	Image    int
 	Parallel int
 	Retries  int
+	// Wave is which of the waves that wait for one another it is in, from 1 on, and After the one
+	// before, for which it waits: it begins at At, and not before all pulls of After are complete
+	// or given up. Both are 0 where nobody waits.
+	Wave, After int
 }
 
 // Limits bound a run, and are what its outcome is judged by; 0 stands for no bound.

@@ -114,6 +114,8 @@ func (r *Run) validPulls() error {
 			return fmt.Errorf("pull %d is at %v, before node %d joins at %v, or when the run is over", i, p.At, p.Node, r.Nodes[p.Node].Joins)
 		case i > 0 && p.At < r.Pulls[i-1].At:
 			return fmt.Errorf("pull %d is before the one before it", i)
+		case p.Wave < 0 || p.After < 0 || p.After > 0 && p.After >= p.Wave || p.Wave > len(r.Pulls):
+			return fmt.Errorf("pull %d of wave %d waits for wave %d: waves wait for earlier ones, and there are no more of them than pulls", i, p.Wave, p.After)
 		case p.Parallel < 0 || p.Retries < 0:
 			return fmt.Errorf("pull %d: %d at a time, %d retries", i, p.Parallel, p.Retries)
 		}

@@ -22,7 +22,7 @@ type workKind struct {
 var workKinds = []workKind{
 	{"flash-crowd", []string{"jitter"}, "All nodes pull at once."},
 	{"staggered", []string{"over!", "order"}, "Nodes pull one after the other, evenly."},
-	{"rolling", []string{"batch", "interval!", "jitter", "order"}, "Nodes pull in waves, as in a rolling update."},
+	{"rolling", []string{"batch", "interval!", "wait", "jitter", "order"}, "Nodes pull in waves, as in a rolling update."},
 	{"poisson", []string{"every!", "pulls"}, "Pulls come at random, independent of each other: the times between them are distributed exponentially."},
 	{"autoscale", []string{"over!", "delay", "order", "nodes!"}, "Nodes join the cluster, one after the other, and pull. Until then they are not there."},
 }
@@ -74,7 +74,7 @@ func (c *checker) checkWorkload() {
 			}
 		}
 		for _, key := range kind.keys {
-			if key, need := strings.CutSuffix(key, "!"); need && !c.given(path+"."+key) {
+			if key, need := strings.CutSuffix(key, "!"); need && !c.given(path+"."+key) && !(key == "interval" && w.Wait) {
 				c.fail(path+"."+key, "is missing; %s needs it", w.Kind)
 			}
 		}
@@ -259,6 +259,7 @@ func (e *expander) work(path string, w *work, rng *rand.Rand) {
 			if i > 0 && i%batch == 0 {
 				at = later(at, time.Duration(w.Interval))
 			}
+			p.nextWave = p.nextWave || w.Wait && i%batch == 0
 			p.pull(path+".interval", later(at, jitter()), n)
 		}
 	case "poisson":
@@ -298,6 +299,9 @@ type puller struct {
 	rng    *rand.Rand
 	images []int
 	mix    *zipf
+	// wave and after are what pulls say of themselves; nextWave: the next one begins a new wave.
+	wave, after int
+	nextWave    bool
 }
 
 func (e *expander) puller(w *work, rng *rand.Rand) *puller {
@@ -325,7 +329,12 @@ func (p *puller) pull(path string, at time.Duration, node int) {
 	case len(e.run.Pulls) >= maxPulls:
 		e.remark(path, "more than %d pulls", maxPulls)
 	default:
-		e.run.Pulls = append(e.run.Pulls, Pull{At: at, Node: node, Image: image, Parallel: int(p.w.Parallel), Retries: int(p.w.Retries)})
+		if p.nextWave {
+			e.waves++
+			p.wave, p.after, p.nextWave = e.waves, p.wave, false
+		}
+		e.run.Pulls = append(e.run.Pulls, Pull{At: at, Node: node, Image: image, Parallel: int(p.w.Parallel), Retries: int(p.w.Retries),
+			Wave: p.wave, After: p.after})
 	}
 }
 
