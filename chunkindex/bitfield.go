@@ -14,14 +14,13 @@ var ErrBitfield = errors.New("chunkindex: malformed bitfield")
 // Its encoding is that of BEP 3: one bit a chunk, the first chunk in the high
 // bit of the first byte, spare bits zero.
 type Bitfield struct {
-	words []uint64
-	n     int
-	count int
+	words    []uint64
+	n, count int32
 }
 
 // NewBitfield returns an empty set of numbers below n.
 func NewBitfield(n int) Bitfield {
-	return Bitfield{words: make([]uint64, (n+63)/64), n: n}
+	return Bitfield{words: make([]uint64, (n+63)/64), n: int32(n)}
 }
 
 // FullBitfield returns the set of all numbers below n.
@@ -34,23 +33,23 @@ func FullBitfield(n int) Bitfield {
 }
 
 // Len is the number of chunks that the set ranges over.
-func (b Bitfield) Len() int { return b.n }
+func (b Bitfield) Len() int { return int(b.n) }
 
 // Count is the number of chunks in the set.
-func (b Bitfield) Count() int { return b.count }
+func (b Bitfield) Count() int { return int(b.count) }
 
 // Full reports whether the set holds every chunk.
 func (b Bitfield) Full() bool { return b.count == b.n }
 
 // Has reports whether i is in the set; a number outside the range is not.
 func (b Bitfield) Has(i int) bool {
-	return i >= 0 && i < b.n && b.words[i>>6]&(1<<(i&63)) != 0
+	return i >= 0 && i < int(b.n) && b.words[i>>6]&(1<<(i&63)) != 0
 }
 
 // Set adds i and reports whether that changed the set. A number outside the
 // range changes nothing.
 func (b *Bitfield) Set(i int) bool {
-	if i < 0 || i >= b.n || b.Has(i) {
+	if i < 0 || i >= int(b.n) || b.Has(i) {
 		return false
 	}
 	b.words[i>>6] |= 1 << (i & 63)
@@ -73,7 +72,7 @@ func (b *Bitfield) Union(o Bitfield) {
 	b.count = 0
 	for i := range b.words {
 		b.words[i] |= o.words[i]
-		b.count += bits.OnesCount64(b.words[i])
+		b.count += int32(bits.OnesCount64(b.words[i]))
 	}
 }
 
@@ -82,7 +81,7 @@ func (b *Bitfield) Subtract(o Bitfield) {
 	b.count = 0
 	for i := range b.words {
 		b.words[i] &^= o.words[i]
-		b.count += bits.OnesCount64(b.words[i])
+		b.count += int32(bits.OnesCount64(b.words[i]))
 	}
 }
 
@@ -91,7 +90,7 @@ func (b *Bitfield) Intersect(o Bitfield) {
 	b.count = 0
 	for i := range b.words {
 		b.words[i] &= o.words[i]
-		b.count += bits.OnesCount64(b.words[i])
+		b.count += int32(bits.OnesCount64(b.words[i]))
 	}
 }
 
@@ -134,7 +133,7 @@ func (b Bitfield) Covers(o Bitfield) bool {
 
 // CountIn is how many chunks from first on and below end are in the set.
 func (b Bitfield) CountIn(first, end int) int {
-	first, end = max(first, 0), min(end, b.n)
+	first, end = max(first, 0), min(end, int(b.n))
 	if first >= end {
 		return 0
 	}
@@ -152,10 +151,10 @@ func (b Bitfield) CountIn(first, end int) int {
 
 // Truncate removes all but the lowest n chunks of the set.
 func (b *Bitfield) Truncate(n int) {
-	if b.count <= n {
+	if int(b.count) <= n {
 		return
 	}
-	b.count = max(n, 0)
+	b.count = int32(max(n, 0))
 	for i, word := range b.words {
 		if ones := bits.OnesCount64(word); ones <= n {
 			n -= ones
@@ -175,14 +174,14 @@ func (b *Bitfield) Reset(n int) {
 	if cap(b.words) < words {
 		b.words = make([]uint64, words)
 	}
-	b.words, b.n, b.count = b.words[:words], n, 0
+	b.words, b.n, b.count = b.words[:words], int32(n), 0
 	clear(b.words)
 }
 
 // Next returns the lowest number in the set that is at least i, or -1.
 func (b Bitfield) Next(i int) int {
 	i = max(i, 0)
-	if i >= b.n {
+	if i >= int(b.n) {
 		return -1
 	}
 	w := i >> 6
@@ -198,13 +197,13 @@ func (b Bitfield) Next(i int) int {
 
 // NextClear returns the lowest number at least i that is not in the set, or -1.
 func (b Bitfield) NextClear(i int) int {
-	for i = max(i, 0); i < b.n; i++ {
+	for i = max(i, 0); i < int(b.n); i++ {
 		word := ^b.words[i>>6] >> (i & 63)
 		if word == 0 {
 			i |= 63
 			continue
 		}
-		if i += bits.TrailingZeros64(word); i < b.n {
+		if i += bits.TrailingZeros64(word); i < int(b.n) {
 			return i
 		}
 	}
@@ -219,7 +218,7 @@ func (b Bitfield) Clone() Bitfield {
 
 // Append appends the encoding of b to dst.
 func (b Bitfield) Append(dst []byte) []byte {
-	for i := 0; i < (b.n+7)/8; i++ {
+	for i := 0; i < (int(b.n)+7)/8; i++ {
 		dst = append(dst, bits.Reverse8(byte(b.words[i>>3]>>(8*(i&7)))))
 	}
 	return dst
@@ -240,7 +239,7 @@ func DecodeBitfield(data []byte, n int) (Bitfield, error) {
 		return Bitfield{}, ErrBitfield
 	}
 	for _, w := range b.words {
-		b.count += bits.OnesCount64(w)
+		b.count += int32(bits.OnesCount64(w))
 	}
 	return b, nil
 }

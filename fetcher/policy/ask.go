@@ -181,14 +181,14 @@ func (c *Core) missing(b *blob) (need chunkindex.Bitfield, some bool) {
 	served := &c.served
 	served.Reset(b.n)
 	served.Union(b.have)
-	for _, n := range b.neighbours {
+	for k, n := range b.neighbours {
 		if b.epoch > aloneAfter {
 			break // see fetchPeers
 		}
-		if c.usable(b, n) && c.reached(b, n.shy) {
+		if c.usable(b, n) && c.reached(b, b.seats[k].shy) {
 			served.Union(n.bits)
 		}
-		if n.inFlight.Count() > 0 && c.aliveP(n.p) && c.reached(b, n.avoid) {
+		if n.inFlight.Count() > 0 && b.seats[k].alive && c.reached(b, b.seats[k].avoid) {
 			served.Union(n.inFlight)
 		}
 	}
@@ -209,27 +209,34 @@ func (c *Core) missing(b *blob) (need chunkindex.Bitfield, some bool) {
 }
 
 // missingInPeace is missing where nothing was ever in doubt, as it almost always is: each
-// neighbour that is alive and not passed over counts with all that it says to have, and no
-// more of them need be looked at once there is nothing left to find.
+// neighbour that is alive and not passed over counts with all that it says to have. What
+// more neighbours have than there are others, one of them has, whoever that is.
 func (c *Core) missingInPeace(b *blob) (need chunkindex.Bitfield, some bool) {
 	left := &c.need
 	left.Reset(b.n)
 	left.Complement(b.taken)
-	for k, n := range b.neighbours {
-		shunned := b.seats[k].shunned > c.now
-		if !shunned && !left.Intersects(b.offered) && !left.Intersects(b.reported) {
-			if b.shunned <= c.now {
-				break
+	others := 0
+	for k := range b.seats {
+		if s := &b.seats[k]; !s.alive || !c.reached(b, s.avoid) || !c.reached(b, s.shy) {
+			others++
+		}
+	}
+	if others == 0 {
+		left.Subtract(b.offered)
+	} else {
+		for i := left.Next(0); i >= 0; i = left.Next(i + 1) {
+			if int(b.avail[i]) > others {
+				left.Clear(i)
 			}
-			continue
 		}
-		if !c.aliveP(n.p) || shunned && !c.reached(b, n.avoid) {
-			continue
+		for k := 0; k < len(b.seats) && left.Intersects(b.offered); k++ {
+			if s := &b.seats[k]; s.alive && s.avoid <= c.now && s.shy <= c.now {
+				left.Subtract(b.neighbours[k].bits)
+			}
 		}
-		if !shunned || c.reached(b, n.shy) {
-			left.Subtract(n.bits)
-		}
-		if n.inFlight.Count() > 0 {
+	}
+	for k := 0; k < len(b.seats) && left.Intersects(b.reported); k++ {
+		if n := b.neighbours[k]; n.inFlight.Count() > 0 && b.seats[k].alive && b.seats[k].avoid <= c.now {
 			left.Subtract(n.inFlight)
 		}
 	}

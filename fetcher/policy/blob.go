@@ -44,8 +44,6 @@ type blob struct {
 	// reported holds the chunks that neighbours say to be reading from the origin, and
 	// may hold others, which none says any more.
 	reported chunkindex.Bitfield
-	// shunned is until when some neighbour is passed over at most.
-	shunned Time
 	// cameAt is when each chunk was stored, kept where verification is strict.
 	cameAt []Time
 	live   []*transfer // under way, oldest first

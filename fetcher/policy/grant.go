@@ -57,9 +57,9 @@ func (c *Core) exists(b *blob, i int, a *asker) bool {
 		// It was read for those that are stuck, and this one asked before it could hear.
 		return true
 	}
-	for _, n := range b.neighbours {
+	for k, n := range b.neighbours {
 		if !doubted && n.bits.Has(i) && !a.stuck && c.usable(b, n) ||
-			n.inFlight.Has(i) && (!doubted || n.epoch >= a.epoch) && c.aliveP(n.p) && c.reached(b, n.avoid) && !b.isLiar(n.p.id) {
+			n.inFlight.Has(i) && (!doubted || n.epoch >= a.epoch) && b.seats[k].alive && c.reached(b, b.seats[k].avoid) && !b.isLiar(n.p.id) {
 			return true
 		}
 	}
@@ -87,11 +87,11 @@ func (c *Core) findExisting(b *blob) {
 	if c.crowded() {
 		e.Union(b.coord.known)
 	}
-	for _, n := range b.neighbours {
+	for k, n := range b.neighbours {
 		if c.usable(b, n) {
 			e.Union(n.bits)
 		}
-		if n.inFlight.Count() > 0 && c.aliveP(n.p) && c.reached(b, n.avoid) {
+		if n.inFlight.Count() > 0 && b.seats[k].alive && c.reached(b, b.seats[k].avoid) {
 			e.Union(n.inFlight)
 		}
 	}
@@ -245,7 +245,7 @@ func (c *Core) readsEach(b *blob) int {
 // mayRead reports whether a node may be told to read now: not one that the origin
 // refuses, nor one that does not serve what it has.
 func (c *Core) mayRead(b *blob, a *asker) bool {
-	if n := c.neighbour(b, a.id); n != nil && !c.reached(b, n.avoid) {
+	if n := c.neighbour(b, a.id); n != nil && !c.reached(b, b.seats[n.place].avoid) {
 		return false
 	}
 	return !a.refused && c.alive(a.id) && !b.isLiar(a.id) && c.reached(b, a.until)

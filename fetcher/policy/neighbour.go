@@ -14,18 +14,15 @@ type neighbour struct {
 	// bits is what it can serve. Its length is 0 or the blob's number of chunks. While
 	// the chunks are known only setBit, clearBit and setBits change bits, since
 	// blob.avail counts them.
-	bits chunkindex.Bitfield
-	// What is up to here is all that a MsgHave needs, and lies in one cache line.
+	bits  chunkindex.Bitfield
+	place int32 // of its seat
+	told  int32 // it knows of the chunks before this place in blob.gained
+	// What is up to here is all that most events need.
 
 	size int64
 	// epoch is the neighbour's own: see [blob].
-	epoch   int
-	askedAt Time // when it was asked for its state
-	// avoid: not asked for chunks before then; shy: it was busy so often that others
-	// are asked as well, until then. Only passOver changes them.
-	avoid, shy Time
-	place      int32 // of its seat
-	told       int32 // it knows of the chunks before this place in blob.gained
+	epoch      int
+	askedAt    Time  // when it was asked for its state
 	faults     uint8 // why it is avoided, up to mostFaults
 	idle       bool  // see blob.sort
 	introduced bool  // it was asked for its state
@@ -310,11 +307,11 @@ func (c *Core) inFlightAt(b *blob, i int) bool {
 		return false
 	}
 	said := false
-	for _, n := range b.neighbours {
+	for k, n := range b.neighbours {
 		if !n.inFlight.Has(i) {
 			continue
 		}
-		if said = true; c.aliveP(n.p) && c.reached(b, n.avoid) && !b.isLiar(n.p.id) {
+		if said = true; b.seats[k].alive && c.reached(b, b.seats[k].avoid) && !b.isLiar(n.p.id) {
 			return true
 		}
 	}
@@ -330,7 +327,7 @@ const maxRedirects = 4
 // message takes in what a peer says.
 func (c *Core) message(from chunkindex.NodeID, m *Message) {
 	p := c.peer(from)
-	p.heard, p.pinged, p.silent = c.now, 0, false
+	c.heardFrom(p)
 	if p.banned > c.now {
 		return
 	}

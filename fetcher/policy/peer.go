@@ -66,11 +66,12 @@ func (c *Core) peerUp(id chunkindex.NodeID) {
 		return
 	}
 	p := c.peer(id)
-	p.heard, p.pinged, p.silent = c.now, 0, false
+	c.heardFrom(p)
 	c.connected(p)
 	p.met, p.unreachable = true, 0
 	if !p.up {
 		p.up = true
+		c.fill(p)
 		i, _ := slices.BinarySearchFunc(c.up, id, comparePeer)
 		c.up = slices.Insert(c.up, i, p)
 	}
@@ -93,6 +94,7 @@ func (c *Core) peerDown(id chunkindex.NodeID) {
 		return
 	}
 	p.up, p.pinged = false, 0
+	c.fill(p)
 	if i, ok := slices.BinarySearchFunc(c.up, id, comparePeer); ok {
 		c.up = slices.Delete(c.up, i, i+1)
 	}
@@ -114,6 +116,15 @@ func (c *Core) alive(id chunkindex.NodeID) bool {
 
 func (c *Core) aliveP(p *peer) bool { return p.up && !p.silent && p.banned <= c.now }
 
+// heardFrom notes that a peer gave a sign of life.
+func (c *Core) heardFrom(p *peer) {
+	p.heard, p.pinged = c.now, 0
+	if p.silent {
+		p.silent = false
+		c.fill(p)
+	}
+}
+
 // watch is called while b waits for something from id since then. It pings a
 // silent peer, and reports false once it must be passed over.
 func (c *Core) watch(b *blob, id chunkindex.NodeID, since Time) bool {
@@ -134,6 +145,7 @@ func (c *Core) watch(b *blob, id chunkindex.NodeID, since Time) bool {
 	}
 	if c.reached(b, p.pinged.Add(c.cfg.AskTimeout)) {
 		p.silent = true
+		c.fill(p)
 		return false
 	}
 	return true

@@ -16,12 +16,15 @@ import (
 // of its neighbours.
 type seat struct {
 	// free is when the neighbour's peer may be asked for one more chunk: its busy, or
-	// never while as many as may be are under way from it. Only fill changes it.
-	free Time
-	// shunned is until when it is passed over, for its avoid or for its shy.
-	shunned Time
+	// never while as many as may be are under way from it. alive: something may be
+	// expected of it; a banned peer is nobody's neighbour. Only fill changes these.
+	free  Time
+	alive bool
 	// wants: it asked to be told of what comes here.
 	wants bool
+	// avoid: not asked for chunks before then; shy: it was busy so often that others
+	// are asked as well, until then.
+	avoid, shy Time
 }
 
 // never is later than any time.
@@ -31,7 +34,7 @@ const never = Time(math.MaxInt64)
 func (c *Core) sit(b *blob, n *neighbour) {
 	n.place = int32(len(b.neighbours))
 	b.neighbours = append(b.neighbours, n)
-	b.seats = append(b.seats, seat{free: c.freeFrom(n.p)})
+	b.seats = append(b.seats, seat{free: c.freeFrom(n.p), alive: c.aliveP(n.p)})
 }
 
 // rise takes a neighbour's seat away; those after it move up.
@@ -64,19 +67,13 @@ func (c *Core) setBusy(p *peer, until Time) {
 	c.fill(p)
 }
 
-// fill has the seats of a peer say when it is free.
+// fill has the seats of a peer say when it is free, and whether it is alive.
 func (c *Core) fill(p *peer) {
-	free := c.freeFrom(p)
+	free, alive := c.freeFrom(p), p.up && !p.silent
 	for n := p.near; n != nil; n = n.next {
-		n.b.seats[n.place].free = free
+		s := &n.b.seats[n.place]
+		s.free, s.alive = free, alive
 	}
-}
-
-// passOver sets a neighbour's avoid or shy.
-func (b *blob) passOver(n *neighbour, set *Time, until Time) {
-	*set = until
-	b.seats[n.place].shunned = max(n.avoid, n.shy)
-	b.shunned = max(b.shunned, until)
 }
 
 // wants reports whether a neighbour asked to be told of what comes here.

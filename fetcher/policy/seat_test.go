@@ -14,11 +14,8 @@ func (c *Core) checkSeats(t tester) {
 			t.Fatalf("%d seats for %d neighbours", len(b.seats), len(b.neighbours))
 		}
 		for k, n := range b.neighbours {
-			if int(n.place) != k || n.b != b || b.seats[k].free != c.freeFrom(n.p) {
-				t.Fatalf("neighbour %d has seat %d, free from %d, not %d", k, int(n.place), b.seats[k].free, c.freeFrom(n.p))
-			}
-			if b.seats[k].shunned != max(n.avoid, n.shy) || b.seats[k].shunned > b.shunned {
-				t.Fatalf("neighbour %d is passed over until %d or %d, by its seat until %d, and nobody after %d", k, n.avoid, n.shy, b.seats[k].shunned, b.shunned)
+			if int(n.place) != k || n.b != b || b.seats[k].free != c.freeFrom(n.p) || b.seats[k].alive != c.aliveP(n.p) {
+				t.Fatalf("neighbour %d has seat %d, free from %d and alive %t, not %d and %t", k, n.place, b.seats[k].free, b.seats[k].alive, c.freeFrom(n.p), c.aliveP(n.p))
 			}
 			if b.layoutSet() && !b.reported.Covers(n.inFlight) {
 				t.Fatalf("neighbour %d reads from the origin what nobody is known to", k)

@@ -36,7 +36,8 @@ func (c *Core) transfer(id ID) *transfer {
 // usable reports whether chunks may be asked of a neighbour now. One that lied about
 // the blob is not, while the origin answers.
 func (c *Core) usable(b *blob, n *neighbour) bool {
-	return c.aliveP(n.p) && c.reached(b, n.avoid) && (len(b.liars) == 0 || !b.isLiar(n.p.id) || c.usableSource(b) == nil)
+	s := &b.seats[n.place]
+	return s.alive && c.reached(b, s.avoid) && (len(b.liars) == 0 || !b.isLiar(n.p.id) || c.usableSource(b) == nil)
 }
 
 // offers reports whether a neighbour says that it has chunk i, and may be believed
@@ -48,7 +49,7 @@ func (b *blob) offers(n *neighbour, i int) bool {
 // servable reports whether some neighbour can serve chunk i now.
 func (c *Core) servable(b *blob, i int) bool {
 	for _, n := range b.neighbours {
-		if b.offers(n, i) && c.usable(b, n) && c.reached(b, n.shy) {
+		if b.offers(n, i) && c.usable(b, n) && c.reached(b, b.seats[n.place].shy) {
 			return true
 		}
 	}
@@ -60,7 +61,7 @@ func (c *Core) servable(b *blob, i int) bool {
 func (c *Core) promised(b *blob, i int) bool {
 	for _, n := range b.neighbours {
 		if b.offers(n, i) && c.aliveP(n.p) && n.faults < 3 {
-			c.reached(b, n.avoid)
+			c.reached(b, b.seats[n.place].avoid)
 			return true
 		}
 	}
@@ -214,19 +215,19 @@ func (c *Core) transferProgress(t *transfer, n int64) {
 	c.answered(t)
 	t.last, c.lastBytes = c.now, c.now
 	t.got += n
-	t.from.heard, t.from.pinged, t.from.silent = c.now, 0, false
+	c.heardFrom(t.from)
 }
 
 // avoid passes a neighbour over for a while that doubles with each fault: for
 // Config.Avoid where it sent what is wrong, for a moment where it was slow, which
 // the best of peers may be.
 func (c *Core) avoid(b *blob, id chunkindex.NodeID, weight int) {
-	if n := c.neighbour(b, id); n != nil && (n.avoid <= c.now || weight > 1) {
+	if n := c.neighbour(b, id); n != nil && (b.seats[n.place].avoid <= c.now || weight > 1) {
 		pause := c.cfg.AskTimeout
 		if weight >= corruptFault {
 			pause = c.cfg.Avoid
 		}
-		b.passOver(n, &n.avoid, c.now.Add(pause<<min(n.faults, 5)))
+		b.seats[n.place].avoid = c.now.Add(pause << min(n.faults, 5))
 		n.faults = uint8(min(int(n.faults)+weight, mostFaults))
 	}
 }
@@ -278,7 +279,7 @@ func (c *Core) transferEnded(t *transfer, ev Event) {
 		c.ban(t.from.id)
 	case ev.Fault == FaultLocal:
 		b.wake(c.now.Add(c.cfg.AskTimeout))
-		b.passOver(n, &n.avoid, c.now.Add(c.cfg.AskTimeout))
+		b.seats[n.place].avoid = c.now.Add(c.cfg.AskTimeout)
 	default:
 		c.avoid(b, t.from.id, 1)
 	}
@@ -288,7 +289,7 @@ func (c *Core) transferEnded(t *transfer, ev Event) {
 // transferred takes the measure of a transfer that ended well.
 func (c *Core) transferred(t *transfer, n int64) {
 	p := t.from
-	p.heard, p.pinged, p.silent = c.now, 0, false
+	c.heardFrom(p)
 	p.refusals = 0
 	c.setBusy(p, 0)
 	if t.answered != 0 {
@@ -306,7 +307,7 @@ func (c *Core) refusedBy(b *blob, n *neighbour, others []chunkindex.NodeID) {
 	c.setBusy(n.p, c.now.Add(min(pause<<min(n.p.refusals+2, 5), 2*c.cfg.AskTimeout)))
 	if n.p.refusals++; n.p.refusals%refusalsBorne == 0 {
 		// Perhaps it never serves; others, and the origin, may be asked meanwhile.
-		b.passOver(n, &n.shy, c.now.Add(2*c.cfg.AskTimeout))
+		b.seats[n.place].shy = c.now.Add(2 * c.cfg.AskTimeout)
 	}
 	for _, id := range others {
 		if c.crowded() {
