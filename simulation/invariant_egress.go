@@ -139,7 +139,8 @@ func (v *egress) init(w *reach) {
 	v.coordinators, v.latest = make([][]int32, len(v.c.blobs)), make([]int, len(v.c.blobs))
 }
 
-// aloneAfter is after how many refutations of a blob a node trusts the origin alone.
+// aloneAfter is up to how many refutations of a blob a node asks others, as in package policy; after
+// one more it trusts the origin alone.
 const aloneAfter = 2
 
 // epoch notes that a node asks for, or is granted, chunks of a blob under an epoch.

@@ -24,7 +24,7 @@ type predictor struct {
 
 	mu   sync.Mutex
 	done map[string]figures
-	runs int
+	runs int // that were asked for: each has a file of its own
 }
 
 // sharing is exact: that is cheap in clusters of this size.

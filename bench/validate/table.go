@@ -97,9 +97,9 @@ func (t *table) verdicts(b *strings.Builder) {
 				egress = max(egress, r.real.Egress-r.predicted.Egress, r.predicted.Egress-r.real.Egress)
 			}
 		}
-		fmt.Fprintf(b, "- %s: makespan off by at most %.1f %% (goal 10 %%: %s), %.1f %% on average; p99 by at most %.1f %% (goal 15 %%: %s); egress, without faults, by at most %d KiB (goal a chunk, 1024: %s).\n",
-			of.name, 100*makespan, verdict(makespan <= makespanGoal), 100*sum/float64(len(rows)),
-			100*p99, verdict(p99 <= p99Goal), egress>>10, verdict(egress <= egressGoal))
+		fmt.Fprintf(b, "- %s: makespan off by at most %.1f %% (goal %.0f %%: %s), %.1f %% on average; p99 by at most %.1f %% (goal %.0f %%: %s); egress, without faults, by at most %d KiB (goal a chunk, %d: %s).\n",
+			of.name, 100*makespan, 100*makespanGoal, verdict(makespan <= makespanGoal), 100*sum/float64(len(rows)),
+			100*p99, 100*p99Goal, verdict(p99 <= p99Goal), egress>>10, egressGoal>>10, verdict(egress <= egressGoal))
 	}
 }
 

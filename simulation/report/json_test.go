@@ -199,6 +199,14 @@ func TestLastStart(t *testing.T) {
 	if got := New(run, res, about).lastStart(); got != 40*time.Second {
 		t.Errorf("the last client began after %v, want 40 s", got)
 	}
+	// One copy of what it wants is wanted from then on.
+	run.Images = append(run.Images, scenario.Image{Name: "other", Manifest: 3, Layers: []int{4}})
+	run.Blobs = append(run.Blobs, scenario.Blob{Name: "m2", Size: 1, Manifest: true}, scenario.Blob{Name: "l2", Size: 9})
+	run.Pulls[12].Image = 1
+	points := New(run, res, about).wanted(50)
+	if n := len(points); n != 3 || points[1].X != 40 || points[1].Y-points[0].Y != 10 {
+		t.Errorf("wanted are %v", points)
+	}
 }
 
 // Where clients come one after the other for most of the time, the optimum is when the last

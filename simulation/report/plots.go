@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"math"
 	"slices"
 
@@ -100,7 +101,7 @@ func (r *Report) completionChart(end float64) *chart {
 	var begun, done []float64
 	for i := range r.res.Pulls {
 		p := &r.res.Pulls[i]
-		if p.Begun > 0 || p.Done > 0 || r.run.Pulls[i].At == 0 {
+		if p.Begun > 0 || p.Done > 0 || r.due(i) == 0 && r.run.Pulls[i].After == 0 {
 			begun = append(begun, p.Begun.Seconds())
 		}
 		if p.Done > 0 {
@@ -200,9 +201,13 @@ func (r *Report) wanted(end float64) plotter.XYs {
 	seen := make([]bool, len(r.run.Blobs))
 	var points plotter.XYs
 	var sum float64
-	for i := range r.run.Pulls {
-		p := &r.run.Pulls[i]
-		image := &r.run.Images[p.Image]
+	order := make([]int, len(r.run.Pulls))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(r.due(a), r.due(b)) })
+	for _, i := range order {
+		image := &r.run.Images[r.run.Pulls[i].Image]
 		before := sum
 		for _, b := range append([]int{image.Manifest}, image.Layers...) {
 			if !seen[b] {
@@ -211,7 +216,7 @@ func (r *Report) wanted(end float64) plotter.XYs {
 			}
 		}
 		if sum > before {
-			points = append(points, plotter.XY{X: min(p.At.Seconds(), end), Y: sum})
+			points = append(points, plotter.XY{X: min(r.due(i).Seconds(), end), Y: sum})
 		}
 	}
 	if len(points) > 0 {

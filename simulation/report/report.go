@@ -228,10 +228,13 @@ func New(run *scenario.Run, res *simulation.Result, about About) *Report {
 func (r *Report) lastStart() time.Duration {
 	var last time.Duration
 	for i := range r.run.Pulls {
-		last = max(last, max(r.run.Pulls[i].At, r.res.Pulls[i].At)-r.run.Pulls[0].At)
+		last = max(last, r.due(i)-r.run.Pulls[0].At)
 	}
 	return last
 }
+
+// due is when a client was to begin: at its time, or when the wave before it was done.
+func (r *Report) due(i int) time.Duration { return max(r.run.Pulls[i].At, r.res.Pulls[i].At) }
 
 func (r *Report) countPulls() {
 	r.Pulls = Pulls{Total: len(r.res.Pulls), Failures: r.res.Failures}
