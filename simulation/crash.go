@@ -161,6 +161,11 @@ func (c *cluster) join(n *node, known []int32) {
 		if h == nil {
 			continue
 		}
+		for i, l := range h.storing {
+			if l != chunkindex.Absent && h.level[i] == chunkindex.Absent {
+				n.used -= c.lengthOf(k, i) // it was never written
+			}
+		}
 		clear(h.storing)
 		for i, t := range h.bytes {
 			if h.level[i] != chunkindex.Absent && t.rot() {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/peercache/peercache/chunkindex"
 	"github.com/peercache/peercache/simulation/scenario"
 )
 
@@ -202,5 +203,34 @@ func TestPartialRun(t *testing.T) {
 	}
 	if !slices.IsSorted(r.Completion) {
 		t.Error("completion is out of order")
+	}
+}
+
+// What a node's store takes is what it holds, whatever befell it: a node whose store seemed fuller
+// than it is would evict, and refuse, what there is room for.
+func TestSpaceIsWhatIsHeld(t *testing.T) {
+	for seed := range uint64(4) {
+		run := mixed(seed)
+		for i := range run.Nodes {
+			run.Nodes[i].Disk = 20 * mib // so that something is always being written
+		}
+		c, err := newCluster(run, Options{Points: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.play(t.Context(), startTime+int64(5*time.Minute))
+		for _, n := range c.nodes {
+			var held int64
+			for k, h := range n.held {
+				for i := 0; h != nil && i < len(h.level); i++ {
+					if h.level[i] != chunkindex.Absent || h.storing[i] != chunkindex.Absent {
+						held += c.lengthOf(k, i)
+					}
+				}
+			}
+			if held != n.used {
+				t.Errorf("seed %d, node %d: %d bytes are held, %d counted", seed, n.index, held, n.used)
+			}
+		}
 	}
 }
