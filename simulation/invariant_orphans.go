@@ -18,7 +18,7 @@ type orphans struct {
 	open [][]int32
 }
 
-// Censor is a core that can be asked what it holds on to.
+// censor is a core that can be asked what it holds on to.
 type censor interface{ Census() policy.Census }
 
 func (v *orphans) init() {

@@ -94,8 +94,7 @@ type Result struct {
 // wantedBy says which blobs some client of a node wants.
 func (c *cluster) wantedBy(n *node) []bool {
 	want := make([]bool, len(c.blobs))
-	for i := range c.byNode[n.index] {
-		p := c.byNode[n.index][i]
+	for _, p := range c.byNode[n.index] {
 		for k := 0; ; k++ {
 			b, ok := c.wanted(p, k)
 			if !ok {

@@ -17,6 +17,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/peercache/peercache/bench/internal/rig"
@@ -32,7 +33,8 @@ var (
 )
 
 // goal is what a message beside a chunk may wait, in the mean, where the link is the
-// bottleneck.
+// bottleneck: half of what messages between the nodes of a flash crowd took (the table in
+// simulation/README.md).
 const goal = 70 * time.Millisecond
 
 // runResult is one run. Milliseconds are from Send to the other's Handler.
@@ -196,6 +198,6 @@ func measure(ctx context.Context, r *rig.Rig, hosts []*rig.Host, dir string) (re
 		res.Used = res.Rate * 8 / float64(*rate*1e6)
 	}
 	load, err := os.ReadFile("/proc/loadavg")
-	res.Load = string(load)
+	res.Load = strings.TrimSpace(string(load))
 	return res, err
 }
