@@ -4,12 +4,17 @@ package simulation
 // once, nor one node twice. It is checked when a read is begun, and counts when the
 // origin has answered both.
 //
-// Not counted are reads that the core counts itself (hedges, strict reads, probes),
-// those of nodes to which the blob was refuted, who look for the liar each for
-// itself (egress bounds what that costs), those of a node whose word is not good, those of two that may not have heard of one another yet (see
-// reach.counts), and what was granted by somebody whom something just befell (see
-// egress). Where views differ, as many reads at once are allowed as nodes grant stripes
-// of the blob, and one more for each epoch of one that was refuted.
+// Not counted are
+//
+//   - reads that the core counts itself: hedges, strict reads, probes;
+//   - those of nodes to which the blob was refuted, who look for the liar each for itself
+//     (egress bounds what that costs);
+//   - those of a node whose word is not good;
+//   - those of two that may not have heard of one another yet (see reach.counts);
+//   - what was granted by somebody whom something just befell (see egress).
+//
+// Where views differ, as many reads at once are allowed as nodes grant stripes of the
+// blob, and one more for each epoch of one that was refuted.
 type oneFetch struct {
 	tally
 	reach *reach

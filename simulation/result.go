@@ -16,12 +16,16 @@ const messageKinds = 32
 type Result struct {
 	// Makespan is from the first client's start to the last one's end.
 	Makespan time.Duration
-	// Optimum is T* of the run, as if all clients began at once: t (M-1 +
-	// ceil(log2(N+1))) for N nodes and at most M chunks of 1 MiB for each, that take t
-	// each on the slowest node's link; and where a link that nodes share is slower (the
-	// origin's, a zone's, a rack's), its time for one copy of all that is wanted behind it, from
-	// the first client there on, and t (ceil(log2(n+1)) - 1) for the n nodes there. It is no less than any client that
-	// was served needs from its own start on for what its node did not want before.
+	// Optimum is T* of the run, as if all clients began at once, the longest of
+	//
+	//	t (M - 1 + ceil(log2(N+1)))       for N nodes and at most M chunks of 1 MiB for each,
+	//	                                  that take t each on the slowest node's link
+	//	f + F/u + t (ceil(log2(n+1)) - 1) for each slower link that n nodes share, the origin's,
+	//	                                  a zone's or a rack's, of rate u: one copy of the F bytes
+	//	                                  that are wanted behind it, from the first client there on
+	//	a + B/d                           for each client that was served, which began at a: the B
+	//	                                  bytes that its node did not want before
+	//
 	// Rates are those of payload, without Costs.Overhead.
 	//
 	// T* is the time of a schedule and no bound that nothing beats: an origin that is faster than a
@@ -80,8 +84,8 @@ type Result struct {
 	Trace uint64
 
 	// Unserved counts clients that were not served though their node lived and could
-	// reach others or the origin, Killed those whose nodes died for good before, Failures how often a client was
-	// told that it cannot have a blob.
+	// reach others or the origin, Killed those whose nodes died for good before, Failures
+	// how often a client was told that it cannot have a blob.
 	Unserved, Killed int
 	Failures         int64
 	// WrongReleases counts wrong chunks that were released to a client before
