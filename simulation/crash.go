@@ -79,8 +79,8 @@ func (c *cluster) dropPulls(n *node) {
 	}
 }
 
-// stop ends a node. Those that it was connected to see that a latency later. What it
-// announced on the DHT stays there.
+// stop ends a node. Those that it was connected to see that a latency later, or, behind a
+// partition, when that ends or silence tells. What it announced on the DHT stays there.
 func (c *cluster) stop(n *node) {
 	n.down, n.leaving = true, false
 	n.life++
@@ -91,7 +91,7 @@ func (c *cluster) stop(n *node) {
 	for len(n.peers) > 0 {
 		o := c.nodes[n.peers[0]]
 		c.unlink(n, o)
-		c.q.push(c.now+c.distance(n, o), evPeerDown, o.index, o.life, uint64(n.index))
+		c.carry(n, o, c.now+c.distance(n, o), evPeerDown, o.index, o.life, uint64(n.index))
 	}
 	c.breakUploads(n)
 	for len(n.transfers) > 0 {

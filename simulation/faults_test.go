@@ -152,6 +152,29 @@ func TestPartition(t *testing.T) {
 	}
 }
 
+// That a node died behind a partition nobody sees before that ends or silence tells. Whoever saw it
+// at once would replace a coordinator sooner than any real node can.
+func TestDeathBehindAPartition(t *testing.T) {
+	for lasts, told := range map[time.Duration]time.Duration{3 * time.Second: 3 * time.Second, 10 * time.Second: 5 * time.Second} {
+		w := crowd{nodes: 4, size: 200 * mib, up: 10 * mib, retries: 5, faults: []scenario.Fault{
+			{Kind: scenario.Partition, Nodes: []int{0, 1}, For: lasts}, {Kind: scenario.Crash, Nodes: []int{0}, At: time.Second}}}
+		var near, far []time.Duration
+		w.opt.Observe = func(at time.Duration, node int, ev *policy.Event, _ []policy.Effect) {
+			if ev.Kind == policy.EvPeerDown && ev.Peer == nodeID(0) {
+				if node == 1 {
+					near = append(near, at)
+				} else {
+					far = append(far, at)
+				}
+			}
+		}
+		w.simulate(t)
+		if !slices.Equal(near, []time.Duration{time.Second + 500*time.Microsecond}) || !slices.Equal(far, []time.Duration{told, told}) {
+			t.Errorf("a partition of %v: the node beside it knows at %v, those beyond at %v, want %v", lasts, near, far, told)
+		}
+	}
+}
+
 // What is sent over a partition arrives when it ends, in order; in the direction
 // that is open it arrives at once.
 func TestPartitionHoldsMessages(t *testing.T) {

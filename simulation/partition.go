@@ -99,7 +99,7 @@ func (c *cluster) silence(k int) {
 			}
 		}
 	}
-	c.dropHeld()
+	c.dropHeld(f)
 }
 
 // unlink ends what two nodes know of their connection.
@@ -153,18 +153,26 @@ func (c *cluster) deliverHeld() {
 			at = max(at, from.arrivals[k])
 			from.arrivals[k] = at
 		}
+		if h.item.kind() == evPeerDown {
+			at = c.now // before they may connect again
+		}
 		c.q.push(at, h.item.kind(), h.item.node, h.item.life, h.item.arg)
 	}
 	c.held = kept
 }
 
-// dropHeld forgets what was held up on connections that broke.
-func (c *cluster) dropHeld() {
+// dropHeld forgets what a partition held up on connections that are broken. Where the other end is
+// dead, silence tells that too, and what came of transfers.
+func (c *cluster) dropHeld(f *fault) {
 	kept := c.held[:0]
 	for _, h := range c.held {
-		if c.nodes[h.from].isLinked(h.to) {
+		from, to := c.nodes[h.from], c.nodes[h.to]
+		switch kind := h.item.kind(); {
+		case from.isLinked(h.to) || (from.sides^to.sides)&f.side == 0:
 			kept = append(kept, h)
-		} else if h.item.kind() == evMessage {
+		case kind == evPeerDown || kind == evRefused:
+			c.q.push(c.now, kind, h.item.node, h.item.life, h.item.arg)
+		case kind == evMessage:
 			c.letters.drop(int32(h.item.arg))
 		}
 	}
