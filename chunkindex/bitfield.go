@@ -117,6 +117,15 @@ func (b Bitfield) Intersects(o Bitfield) bool {
 	return false
 }
 
+// CountBeyond is how many chunks of b are not in o, which must have the same length.
+func (b Bitfield) CountBeyond(o Bitfield) int {
+	n := 0
+	for i, word := range b.words {
+		n += bits.OnesCount64(word &^ o.words[i])
+	}
+	return n
+}
+
 // Covers reports whether every chunk of o is in b. Sets of different lengths may be
 // compared.
 func (b Bitfield) Covers(o Bitfield) bool {

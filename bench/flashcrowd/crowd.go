@@ -117,6 +117,7 @@ func (c *crowd) measureLinks(ctx context.Context, res *runResult) (err error) {
 	}
 	res.Optimum, res.OriginBound = optimum(c.e.pulling(), most, res.Link, res.OriginLink)
 	res.OneCopy = float64(c.e.layerBytes()) / min(res.Link, res.OriginLink)
+	res.Optimum = max(res.Optimum, c.e.lastStart(res.Link))
 	image := c.content.images[c.e.run.Pulls[0].Image]
 	if len(image.Layers) == 0 {
 		return nil

@@ -60,22 +60,22 @@ func (e *experiment) wantedBy(node int) (n int64) {
 	return n
 }
 
-// lastStart is the least that the clients which were served need from the first one's start on, in
-// seconds, on links that carry so many bytes a second: each until its own start, and for what its
+// lastStart is the least that the clients need from the first one's start on, in seconds, on
+// links that carry so many bytes a second: each until its own start, and for what its
 // node did not want before. What that did want may be in its store by then.
-func (e *experiment) lastStart(link float64, pulls []*pulled) (seconds float64) {
+func (e *experiment) lastStart(link float64) (seconds float64) {
 	type wanted struct{ node, blob int }
 	seen := map[wanted]bool{}
-	for _, p := range pulls {
+	for _, p := range e.run.Pulls {
 		var fresh int64
 		for _, b := range e.run.Images[p.Image].Layers {
-			if w := (wanted{p.Node, b}); !seen[w] {
-				seen[w] = true
+			if k := (wanted{p.Node, b}); !seen[k] {
+				seen[k] = true
 				fresh += e.run.Blobs[b].Size
 			}
 		}
-		if p.Error == "" {
-			seconds = max(seconds, p.Begun-pulls[0].Begun+float64(fresh)/link)
+		if e.mayRead(p.Node) {
+			seconds = max(seconds, (p.At-e.run.Pulls[0].At).Seconds()+float64(fresh)/link)
 		}
 	}
 	return seconds

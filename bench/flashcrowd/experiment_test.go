@@ -73,21 +73,28 @@ func TestFlagsThatMakeNoRun(t *testing.T) {
 // ever wanted counted for its last client, T* would hide how slow that one is.
 func TestLastStart(t *testing.T) {
 	const v1, v2 = 0, 1 // share 800 of 1000 and 900 bytes
-	e := &experiment{run: &scenario.Run{
-		Blobs:  []scenario.Blob{{Size: 800}, {Size: 200}, {Size: 100}},
-		Images: []scenario.Image{{Layers: []int{0, 1}}, {Layers: []int{0, 2}}},
-	}}
+	pull := func(at, node, image int) scenario.Pull {
+		return scenario.Pull{At: time.Duration(at) * time.Second, Node: node, Image: image}
+	}
 	for _, c := range []struct {
-		name  string
-		pulls []*pulled
-		want  float64
+		name    string
+		readers int
+		pulls   []scenario.Pull
+		want    float64
 	}{
-		{"all that it wants", []*pulled{{Begun: 1}, {Begun: 11, Node: 1}}, 20},
-		{"what is new in version 2", []*pulled{{Begun: 1, Image: v1}, {Begun: 11, Image: v2}}, 11},
-		{"not always the last client's", []*pulled{{Begun: 1}, {Begun: 11, Node: 1}, {Begun: 12, Image: v2}}, 20},
-		{"who was not served is not waited for", []*pulled{{Begun: 1}, {Begun: 11, Node: 1, Error: "401"}}, 10},
+		{"all that it wants", 0, []scenario.Pull{pull(1, 0, v1), pull(11, 1, v1)}, 20},
+		{"what is new in version 2", 0, []scenario.Pull{pull(1, 0, v1), pull(11, 0, v2)}, 11},
+		{"not always the last client's", 0, []scenario.Pull{pull(1, 0, v1), pull(11, 1, v1), pull(12, 0, v2)}, 20},
+		{"who may not read is not waited for", 1, []scenario.Pull{pull(1, 0, v1), pull(11, 1, v1)}, 10},
 	} {
-		if got := e.lastStart(100, c.pulls); got != c.want {
+		e := &experiment{run: &scenario.Run{
+			Nodes:  make([]scenario.Node, 2),
+			Blobs:  []scenario.Blob{{Size: 800}, {Size: 200}, {Size: 100}},
+			Images: []scenario.Image{{Layers: []int{0, 1}}, {Layers: []int{0, 2}}},
+			Pulls:  c.pulls,
+			Origin: scenario.Origin{Readers: c.readers},
+		}}
+		if got := e.lastStart(100); got != c.want {
 			t.Errorf("%s: %v s, want %v", c.name, got, c.want)
 		}
 	}

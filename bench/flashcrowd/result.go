@@ -131,7 +131,6 @@ func (c *crowd) collect(ctx context.Context, res *runResult) error {
 		res.OriginRequests += t.all()
 	}
 	res.OriginRatio = ratio(float64(res.Origin.Bytes), float64(c.content.unique))
-	res.Optimum = max(res.Optimum, c.e.lastStart(res.Link, c.pulls))
 	res.MakespanRatio = ratio(res.Makespan, res.Optimum)
 	res.OneCopyRatio = ratio(res.Makespan, res.OneCopy)
 	res.Wasted, res.Policy, res.NodesSay.ByCode = map[string]float64{}, map[string]float64{}, map[string]float64{}

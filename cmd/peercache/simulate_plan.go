@@ -26,7 +26,7 @@ const (
 	maxPlanImages = 100
 	minPlanRate   = 1000
 	maxPlanRate   = 125_000_000_000
-	maxPlanImage  = 1 << 40
+	maxPlanImage  = 100 << 40
 )
 
 // planFlags are the flags of simulate plan.
@@ -133,6 +133,8 @@ func (f *planFlags) question() (*plan.Question, error) {
 		switch {
 		case err != nil:
 			return nil, fmt.Errorf("--image: %w", err)
+		case n < int64(f.layers):
+			return nil, fmt.Errorf("--image: %s does not fill %d layers", text, f.layers)
 		case n > maxPlanImage:
 			return nil, fmt.Errorf("--image: %s is more than %s", text, config.FormatSize(maxPlanImage))
 		}
@@ -222,29 +224,11 @@ func planScenario(q *plan.Question, limit time.Duration) string {
 }
 
 func planRun(text string, seed uint64) (*scenario.Run, error) {
-	s, err := scenario.Parse("plan", []byte(text))
-	if wrong := (scenario.Errors)(nil); errors.As(err, &wrong) {
-		var errs []error
-		for _, e := range wrong {
-			errs = append(errs, fmt.Errorf("--%s: %s", planFlag(e.Key), e.What))
-		}
-		return nil, errors.Join(errs...)
-	}
+	s, err := scenario.Parse("plan.yaml", []byte(text))
 	if err != nil {
 		return nil, err
 	}
 	return s.Expand(seed, 0)
-}
-
-// planFlag is the flag that a key of the plan's scenario comes from: nobody has seen that.
-func planFlag(key string) string {
-	for _, of := range []struct{ prefix, flag string }{{"topology.zones", "zones"}, {"topology.uplink", "zone-link"}, {"topology.up", "up"},
-		{"topology.nodes", "nodes"}, {"topology", "link"}, {"origin.limits", "registry-limit"}, {"origin", "origin-link"}} {
-		if strings.HasPrefix(key, of.prefix) {
-			return of.flag
-		}
-	}
-	return "image"
 }
 
 var (

@@ -63,7 +63,7 @@ func (c *Core) fetchOrigin(b *blob) {
 	case c.relay(b, need):
 	case slices.Contains(c.committee(b), c.cfg.Self):
 		b.ask = asking{}
-		c.takeAsk(b, c.cfg.Self, need.Clone(), b.epoch)
+		c.takeAsk(b, c.cfg.Self, need.Clone(), b.epoch, len(b.live) > 0)
 		c.coordinate(b)
 		c.readGrants(b)
 	default:
@@ -138,7 +138,7 @@ func (c *Core) relay(b *blob, need chunkindex.Bitfield) bool {
 		c.introduce(b, to)
 	}
 	c.send(to, Message{Kind: MsgAsk, Blob: b.id, Size: b.size, Small: b.small,
-		Bits: need.Clone(), Epoch: b.epoch, Peers: c.passedOver(b, to)})
+		Want: len(b.live) > 0, Bits: need.Clone(), Epoch: b.epoch, Peers: c.passedOver(b, to)})
 	return true
 }
 

@@ -110,12 +110,14 @@ func (c *Core) heardAsk(from chunkindex.NodeID, m *Message) {
 			return
 		}
 	}
-	c.takeAsk(b, from, m.Bits, m.Epoch)
+	c.takeAsk(b, from, m.Bits, m.Epoch, m.Want)
 	c.tellPeers(b, from)
 	c.advance(b)
 }
 
-func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, epoch int) {
+// takeAsk notes what a node, this one or another, wants to be read from the origin. fed:
+// other chunks come to it meanwhile.
+func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, epoch int, fed bool) {
 	if b.coord == nil {
 		b.coord = &coordinator{byID: map[chunkindex.NodeID]*asker{}, known: chunkindex.NewBitfield(b.n), width: width{now: c.cfg.StripesInFlight}}
 		c.survey(b)
@@ -136,9 +138,10 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 		b.coord.byID[id] = a
 	}
 	// A chunk that nobody claims to hold just waits for its turn; and who gets some
-	// of what it asked for will get the rest.
+	// of what it asked for, or of what it need not ask for, will get the rest. (The origin
+	// may be much faster than the nodes: what was read far ahead waits with its readers.)
 	unclaimed := low < 0 || (b.avail[low] == 0 || epoch > 0 && b.coord.old.Has(low)) && !b.coord.known.Has(low)
-	if low != a.low || want.Count() < a.asked || unclaimed {
+	if low != a.low || want.Count() < a.asked || unclaimed || fed {
 		a.low, a.since = low, c.now
 	}
 	b.coord.setStuck(a, c.now >= a.since.Add(c.standstill()))

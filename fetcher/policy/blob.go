@@ -382,6 +382,12 @@ func (c *Core) closeIdle(b *blob) {
 		return
 	}
 	if b.swarm != nil && !c.reached(b, b.swarm.seen.Add(swarmTTL)) {
+		if b.whole {
+			// It goes on as a member of the committee, but does not want the blob any more:
+			// else the members, which join by way of one another, would keep each other at it.
+			b.whole = false
+			c.leave(b)
+		}
 		return
 	}
 	b.whole = false

@@ -80,7 +80,7 @@ func (k *coordinator) appeared(at chunkindex.NodeID, first, end int, now Time) (
 		}
 		granted = true
 		for i := max(first, g.first); i < min(end, g.end); i++ {
-			if k.know(i, at, now) {
+			if k.know(i, at, now) && i >= headChunks { // those of the head are short
 				k.width.chunks++
 			}
 		}

@@ -189,7 +189,9 @@ func (c *Core) nextGrant(b *blob, within run) (*asker, run) {
 	var best *asker
 	fewest, ties := 0, 0
 	for _, a := range b.coord.askers {
-		if !c.mayRead(b, a) || !a.want.Has(low) {
+		// It may be there for one asker, and not for another that believes nobody who has it:
+		// only who lacks it reads it for those that do.
+		if !c.mayRead(b, a) || !a.want.Has(low) || !c.lacks(b, a).Has(low) {
 			continue
 		}
 		n := b.coord.granted(a)
@@ -210,6 +212,9 @@ func (c *Core) nextGrant(b *blob, within run) (*asker, run) {
 		// The last runs get shorter, so that all of them end at about the same time:
 		// each of k that ask takes a k-th of the rest (Polychronopoulos and Kuck,
 		// "Guided self-scheduling", 1987).
+		if !b.coord.width.found {
+			end = min(end, low+startRun)
+		}
 		rest, k := c.lacks(b, best).CountIn(low, b.n), max(b.coord.width.now, 1)
 		end = min(end, low+max(leastRun, (rest+k-1)/k))
 	}

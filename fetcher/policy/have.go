@@ -16,7 +16,7 @@ import (
 
 const (
 	// tellAtOnce is about how many neighbours are told of a chunk at once.
-	tellAtOnce = 24
+	tellAtOnce = 8
 	// rarely: a chunk that less than one in so many neighbours has is a rare one.
 	rarely = 10
 	// tellWithin is how long the others wait at most for their turn if no other chunk

@@ -31,7 +31,8 @@ const (
 	// MsgLeave: the sender lost interest; no more MsgHave, please.
 	MsgLeave
 	// MsgAsk, to the coordinator: the sender wants the chunks in Bits and
-	// can read them from the origin. Epoch counts the refutations that the
+	// can read them from the origin. Want: others come to it from peers meanwhile, so
+	// that it is in no hurry. Epoch counts the refutations that the
 	// sender has seen: chunks asked for under a new one are read again, even if
 	// somebody holds them.
 	MsgAsk

@@ -3,6 +3,8 @@ package policy
 import (
 	"slices"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // pipeline is the time between a chunk's end and the first byte of the one that
@@ -27,6 +29,18 @@ func (c *Core) ahead(length int64) int {
 		return 0
 	}
 	return int((5*int64(pipeline+2*time.Duration(c.rtt))/4 + unit/2) / unit)
+}
+
+// plenty is from how many chunks on, of those that neighbours have and this node has
+// not, it keeps one more under way, in and out. With fewer to choose from what counts is
+// how soon a chunk can be passed on, and that is when it is whole; with many, that no
+// link stands idle between two chunks.
+const plenty = 32
+
+// hasPlenty reports whether there is so much of a blob to be had.
+func (c *Core) hasPlenty(d digest.Digest) bool {
+	b := c.lookUp(d)
+	return b != nil && !b.small && b.offered.CountBeyond(b.taken) >= plenty
 }
 
 // times remembers how long the latest chunks took. The zero times remembers none.

@@ -139,6 +139,9 @@ func (c *Core) watchTransfers(b *blob) {
 // come later, and later be of use to others.
 func (c *Core) hasSlot(b *blob) bool {
 	slots := c.cfg.MinTransfers + c.ahead(b.cost())
+	if len(c.reads) == 0 && c.hasPlenty(b.id) {
+		slots++
+	}
 	// What the origin sends is nowhere else: it goes first.
 	for _, r := range c.reads {
 		if r.last != 0 && c.now < r.last.Add(c.cfg.TransferStall) {

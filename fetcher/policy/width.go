@@ -4,8 +4,9 @@ import "time"
 
 // width is how many stripes of a blob are read from the origin at once: more, as
 // long as more of them bring more bytes a second. One slow connection of many (an
-// object store that limits each) is worth widening for; where the origin's link is
-// what limits, more at once only makes each of them end later.
+// object store that limits each) is worth widening for, and so is an origin that is
+// faster than a node; where the origin's link is what limits, more at once only makes
+// each of them end later.
 type width struct {
 	now int
 	// chunks and finished count what came of the grants since the time since.
@@ -18,19 +19,31 @@ type width struct {
 	// hold is for how many windows nothing is tried, pause how many that will be
 	// the next time.
 	hold, pause int
+	// found: doubling was of no use any more, see start. warm: the reads that the last
+	// doubling added have had the time to begin.
+	found, warm bool
 }
 
-const maxWidthPause = 32
+const (
+	maxWidthPause = 32
+	// startRun is how many chunks a run has at most until the width is found: those that
+	// were begun in vain are over soon.
+	startRun = 8
+)
 
 // adapt looks at the window that has ended, if one has, and returns the width.
 func (w *width) adapt(now Time, least, most int) int {
 	if w.since == 0 {
 		w.since = max(now, 1)
 	}
+	if !w.found {
+		w.start(now, least, most)
+		return w.now
+	}
 	if w.finished < w.now || now <= w.since {
 		return w.now
 	}
-	rate := int64(w.chunks) * 1000 * int64(time.Second) / int64(now-w.since)
+	rate := w.measure(now)
 	switch {
 	case w.raised && rate*10 < w.rate*11:
 		// It was of no use.
@@ -45,6 +58,44 @@ func (w *width) adapt(now Time, least, most int) int {
 	default:
 		w.raised, w.rate = false, rate
 	}
-	w.chunks, w.finished, w.since = 0, 0, now
+	w.begin(now)
 	return w.now
+}
+
+// start doubles the width for as long as that brings half as much again, chunk by chunk
+// and not stripe by stripe: what comes into a crowd in the first second is what its
+// nodes have to trade in the next.
+func (w *width) start(now Time, least, most int) {
+	switch {
+	case now <= w.since:
+		return
+	case !w.warm:
+		if w.chunks >= w.now {
+			w.warm = true
+			w.begin(now)
+		}
+		return
+	case w.chunks < 2*w.now:
+		return
+	}
+	rate := w.measure(now)
+	switch {
+	case w.rate > 0 && rate*2 < w.rate*3:
+		w.now, w.pause, w.hold = max(least, w.now/2), 2, 2
+		w.found = true
+	case w.now >= most:
+		w.found = true
+	default:
+		w.now = min(2*w.now, most)
+	}
+	w.rate, w.warm = rate, false
+	w.begin(now)
+}
+
+// begin opens a window.
+func (w *width) begin(now Time) { w.chunks, w.finished, w.since = 0, 0, now }
+
+// measure is the rate of the window that ends now.
+func (w *width) measure(now Time) int64 {
+	return int64(w.chunks) * 1000 * int64(time.Second) / int64(now-w.since)
 }

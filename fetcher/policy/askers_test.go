@@ -1,0 +1,97 @@
+package policy
+
+import (
+	"testing"
+	"time"
+
+	"github.com/peercache/peercache/chunkindex"
+)
+
+// coordinating makes a mesh's core the coordinator of its blob.
+func coordinating(t *testing.T, neighbours, chunks int) *mesh {
+	t.Helper()
+	m := newMesh(t, neighbours, chunks)
+	m.now = Time(time.Second)
+	m.b.introducedAt, m.b.progress = 1, 1
+	m.b.lookedAt, m.b.ranked = m.now, []chunkindex.NodeID{m.cfg.Self}
+	return m
+}
+
+func (m *mesh) want(chunks ...int) chunkindex.Bitfield {
+	bits := chunkindex.NewBitfield(m.b.n)
+	for _, i := range chunks {
+		bits.Set(i)
+	}
+	return bits
+}
+
+// A chunk that is granted to one who believes everybody, and asked for by one to whom the
+// blob was refuted, is granted once more, to the latter, and then to nobody: it was granted
+// to the former again and again, who had no use for it, and read from the origin as often.
+func TestGrantGoesToWhoLacksIt(t *testing.T) {
+	m := coordinating(t, 6, 32)
+	n := m.b.neighbours
+	m.takeAsk(m.b, n[0].p.id, m.want(6, 7), 0, false)
+	m.b.coord.settled = true
+	m.coordinate(m.b)
+	for _, o := range n[1:5] {
+		m.takeAsk(m.b, o.p.id, m.want(6, 7), 0, false)
+	}
+	m.b.setBit(n[4], 7)
+	m.takeAsk(m.b, n[5].p.id, m.want(7), 1, false)
+	m.b.coord.width.now = 16
+	for range 3 {
+		m.coordinate(m.b)
+	}
+	granted := map[int]int{}
+	for _, e := range m.out {
+		if e.Kind == EfSend && e.Msg.Kind == MsgGrant && e.Msg.Chunk <= 7 && e.Msg.Chunk+e.Msg.N > 7 {
+			granted[e.Msg.Epoch]++
+		}
+	}
+	if granted[0] != 1 || granted[1] != 1 {
+		t.Errorf("chunk 7 was granted %d times to those that believe, %d times to those that do not; want once each", granted[0], granted[1])
+	}
+}
+
+// Who asks for the same for long, although somebody holds it, is not served by that one,
+// and it is read again. But who is sent other chunks meanwhile has not come to it yet:
+// what an origin sent faster than nodes can would be read twice.
+func TestStuckIsWhoGetsNothing(t *testing.T) {
+	for _, fed := range []bool{false, true} {
+		m := coordinating(t, 3, 32)
+		m.b.setBit(m.b.neighbours[0], 20)
+		id := m.b.neighbours[1].p.id
+		for range 6 {
+			m.takeAsk(m.b, id, m.want(20, 21), 0, fed)
+			m.now = m.now.Add(2 * time.Second)
+		}
+		if got := m.b.coord.byID[id].stuck; got == fed {
+			t.Errorf("fed %v: stuck %v after 12 s", fed, got)
+		}
+	}
+}
+
+// A member of the committee that nobody here reads for any more stops wanting the blob
+// when its time is over, although others still join by way of it: members that join by
+// way of each other would want it for ever.
+func TestMemberStopsWanting(t *testing.T) {
+	m := coordinating(t, 3, 32)
+	m.b.whole = true
+	m.b.idleSince = m.now
+	m.b.swarm = &swarm{seen: m.now}
+	for range 20 {
+		m.now = m.now.Add(m.cfg.Linger / 10)
+		m.b.swarm.seen = m.now
+		m.closeIdle(m.b)
+	}
+	left := 0
+	for _, e := range m.out {
+		if e.Kind == EfSend && e.Msg.Kind == MsgLeave {
+			left++
+		}
+	}
+	if m.b.wanting() || m.b.closed || left != 3 {
+		t.Errorf("wanting %v, closed %v, %d of 3 neighbours were told", m.b.wanting(), m.b.closed, left)
+	}
+}
