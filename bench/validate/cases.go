@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -40,6 +41,15 @@ func cases() []testCase {
 		{Name: "N=8 200mbit 128MiB", nodes: 8, rate: "200mbit", layers: "128MiB"},
 		{Name: "N=8 100mbit 64MiB origin 50mbit", nodes: 8, rate: "100mbit", origin: "50mbit", layers: "64MiB"},
 	}
+}
+
+// choose lists the cases with a text in their name.
+func choose(text string) ([]testCase, error) {
+	some := slices.DeleteFunc(cases(), func(c testCase) bool { return !strings.Contains(c.Name, text) })
+	if len(some) == 0 {
+		return nil, fmt.Errorf("-only %q: no case has that in its name; one is %q", text, cases()[0].Name)
+	}
+	return some, nil
 }
 
 // file is where what was measured of the case is.

@@ -21,7 +21,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -72,6 +71,10 @@ func run(ctx context.Context) error {
 	case opts.fit && opts.only != "":
 		return errors.New("-fit measures nothing, so that -only has no meaning beside it")
 	}
+	chosen, err := choose(opts.only)
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(opts.out, 0o755); err != nil {
 		return err
 	}
@@ -92,17 +95,14 @@ func run(ctx context.Context) error {
 			return fmt.Errorf("building %s: %w\n%s", b.pkg, err, out)
 		}
 	}
-	all := cases()
 	if !opts.fit {
-		for i := range all {
-			if !strings.Contains(all[i].Name, opts.only) {
-				continue
-			}
-			if err := all[i].measure(ctx, opts.out); err != nil {
+		for i := range chosen {
+			if err := chosen[i].measure(ctx, opts.out); err != nil {
 				return err
 			}
 		}
 	}
+	all := cases()
 	var measured []sample
 	for i := range all {
 		s, err := all[i].load(opts.out)

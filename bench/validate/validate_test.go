@@ -46,6 +46,18 @@ func TestCasesAreScenarios(t *testing.T) {
 	}
 }
 
+// A text that no case has would measure nothing, and fit what was there before.
+func TestChoose(t *testing.T) {
+	for text, want := range map[string]int{"": len(cases()), "N=12": 1, "staggered": 2} {
+		if got, err := choose(text); err != nil || len(got) != want {
+			t.Errorf("%q: %d cases, %v; want %d", text, len(got), err, want)
+		}
+	}
+	if got, err := choose("n=8"); err == nil {
+		t.Errorf("n=8: %d cases", len(got))
+	}
+}
+
 // The fit finds the parameters that a model was made with, as far as they are on the grid.
 func TestDescendFindsWhatMadeTheData(t *testing.T) {
 	truth := params{Overhead: 7.5, Queue: 5 * time.Millisecond, Buffer: "256KiB", Request: 30 * time.Millisecond, Message: 100 * time.Microsecond, DHT: 25 * time.Millisecond}
