@@ -58,7 +58,8 @@ type cluster struct {
 	questions slots[question]
 	serial    uint32
 	effects   []policy.Effect
-	event     policy.Event // that a core is handed
+	event     policy.Event   // that a core is handed
+	scratch   policy.Scratch // of all cores
 
 	pulls   []pull
 	waves   []wave
@@ -214,7 +215,7 @@ func (c *cluster) plan() {
 // boot gives a node a new core.
 func (c *cluster) boot(n *node) {
 	p := policy.DefaultConfig(n.id)
-	p.Verify, p.Seed = policy.VerifyMember, c.run.Seed
+	p.Verify, p.Seed, p.Scratch = policy.VerifyMember, c.run.Seed, &c.scratch
 	if c.run.Verify == "strict" {
 		p.Verify = policy.VerifyStrict
 	}

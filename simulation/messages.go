@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/peercache/peercache/chunkindex"
 	"github.com/peercache/peercache/fetcher/policy"
 )
@@ -20,10 +22,40 @@ import (
 // and messages also the time that the CPU takes for it and for those that came
 // before. What one node sends another arrives in order.
 
-// letter is a message under way.
+// letter is a message under way. Most are few numbers, and there are as many under way as
+// there are nodes: so what else there may be to a message is kept apart.
 type letter struct {
-	from int32
-	msg  policy.Message
+	from  int32
+	kind  policy.MessageKind
+	small bool
+	chunk int
+	n     int
+	rest  uint64
+	size  int64
+	blob  digest.Digest
+	whole *policy.Message // of a kind that is more than these numbers; else nil
+}
+
+// write puts a message into a letter. They share nothing with its sender: it goes over a
+// wire.
+func (l *letter) write(m *policy.Message) {
+	switch m.Kind {
+	case policy.MsgHave, policy.MsgFree, policy.MsgPing, policy.MsgPong:
+		l.kind, l.small, l.chunk, l.n, l.rest, l.size, l.blob = m.Kind, m.Small, m.Chunk, m.N, m.Rest, m.Size, m.Blob
+	default:
+		whole := *m
+		own(&whole)
+		l.whole = &whole
+	}
+}
+
+// read gives the message that was written.
+func (l *letter) read(m *policy.Message) {
+	if l.whole != nil {
+		*m = *l.whole
+		return
+	}
+	m.Kind, m.Small, m.Chunk, m.N, m.Rest, m.Size, m.Blob = l.kind, l.small, l.chunk, l.n, l.rest, l.size, l.blob
 }
 
 // distance is the latency between two nodes.
@@ -91,10 +123,10 @@ func (c *cluster) send(n *node, to *chunkindex.NodeID, m *policy.Message) {
 	c.messages++
 	s := c.letters.add()
 	l := &c.letters.all[s]
-	l.from, l.msg = n.index, *m
-	own(&l.msg)
-	if n.lies > 0 {
-		c.lie(&l.msg)
+	l.from = n.index
+	l.write(m)
+	if n.lies > 0 && l.whole != nil {
+		c.lie(l.whole)
 	}
 	arrives := c.now + c.trip(n, o)
 	if c.varies {
@@ -169,7 +201,7 @@ func (c *cluster) hear(n *node, i int32) {
 		return
 	}
 	c.event = policy.Event{Kind: policy.EvMessage, Peer: c.nodes[l.from].id}
-	c.event.Msg = l.msg
+	l.read(&c.event.Msg)
 	c.letters.drop(i)
 	c.handOver(n)
 }

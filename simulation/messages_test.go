@@ -3,9 +3,11 @@ package simulation
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"testing"
 	"time"
 
+	"github.com/peercache/peercache/chunkindex"
 	"github.com/peercache/peercache/fetcher/policy"
 	"github.com/peercache/peercache/simulation/scenario"
 )
@@ -176,5 +178,26 @@ func TestLossDelaysMessages(t *testing.T) {
 	}
 	if late < n/7 || late > n/4 {
 		t.Errorf("%d of %d messages were late", late, n)
+	}
+}
+
+// TestLetter: a message of each kind is read as it was written, and shares nothing with
+// what its sender keeps.
+func TestLetter(t *testing.T) {
+	bits := chunkindex.FullBitfield(3)
+	for kind := policy.MsgState; kind <= policy.MsgFree; kind++ {
+		sent := policy.Message{Kind: kind, Blob: "b", Size: 7, Small: true, Chunk: 1, N: 2, Rest: 5}
+		if kind == policy.MsgState || kind == policy.MsgAsk {
+			sent.Bits, sent.Epoch = bits, 3
+		}
+		var l letter
+		l.write(&sent)
+		var got policy.Message
+		if l.read(&got); !reflect.DeepEqual(got, sent) {
+			t.Errorf("%+v was read as %+v", sent, got)
+		}
+		if got.Bits.Clear(1); sent.Bits.Len() > 0 && !bits.Has(1) {
+			t.Errorf("kind %d shares its bits", kind)
+		}
 	}
 }

@@ -114,7 +114,7 @@ func (c *Core) relay(b *blob, need chunkindex.Bitfield) bool {
 		need = c.asked
 	}
 	every := 2 * c.cfg.AskTimeout
-	covered := covers(b.ask.bits, need)
+	covered := b.ask.bits.Covers(need)
 	if need.Count() == 0 || covered && !c.reached(b, b.ask.sent.Add(every)) {
 		b.ask.checked = c.now
 		return true
@@ -143,16 +143,6 @@ func (c *Core) relay(b *blob, need chunkindex.Bitfield) bool {
 }
 
 const maxAskRepeats = 2
-
-// covers reports whether a holds every chunk of b.
-func covers(a, b chunkindex.Bitfield) bool {
-	for i := b.Next(0); i >= 0; i = b.Next(i + 1) {
-		if !a.Has(i) {
-			return false
-		}
-	}
-	return true
-}
 
 // passedOver lists the nodes that rank before id and do not answer: id must not
 // send the asker back to them.

@@ -107,6 +107,10 @@ type Config struct {
 	RetryOrigin time.Duration
 	// CommitteeTTL is how long a committee is used before it is looked up again.
 	CommitteeTTL time.Duration
+
+	// Scratch is memory for the core's use within a step; nil: some of its own. Cores
+	// that belong to one goroutine may share it.
+	Scratch *Scratch
 }
 
 // DefaultConfig returns the defaults for a node.

@@ -42,10 +42,9 @@ type Core struct {
 	advanced bool
 
 	// uploads, which the core admits, and whom it served lately
-	uploads    []upload
-	waiting    []waiter // longest first
-	handed     [maxHanded]handed
-	nextHanded int
+	uploads []upload
+	waiting []waiter // longest first
+	handed  handed
 
 	// what has been measured: the time of a chunk on this node's link, in and out; the
 	// time in which peers usually answer; how long the latest transfers took
@@ -58,17 +57,22 @@ type Core struct {
 	all, seconds int64
 	connecting   int // attempts under way
 
-	// scratch: of findFree; of tell; of missing; of what exists and what of it an asker lacks
-	free                   []*neighbour
-	news                   []int32
-	window, beyond, within chunkindex.Bitfield
-	served, need           chunkindex.Bitfield
-	existing, unmet, asked chunkindex.Bitfield
-	// of withhold: what may be asked of nodes in other zones, if zones matter
-	far, others chunkindex.Bitfield
-	byZone      bool
+	*Scratch
+	// byZone: what may be asked of nodes in other zones, which is in far, matters.
+	byZone bool
 
 	timer Time // as last set, 0 none
+}
+
+// Scratch is memory that a core uses within a step.
+type Scratch struct {
+	free                   []*neighbour        // of findFree
+	window, beyond, within chunkindex.Bitfield // of findFree
+	news                   []int32             // of tell
+	served, need           chunkindex.Bitfield // of missing
+	// of what exists, and what of it an asker lacks
+	existing, unmet, asked chunkindex.Bitfield
+	far, others            chunkindex.Bitfield // of withhold
 }
 
 // holding is a blob at rest in the store.
@@ -80,8 +84,12 @@ type holding struct {
 
 // New returns the core of a node that knows no peer and no blob.
 func New(cfg Config) *Core {
+	if cfg.Scratch == nil {
+		cfg.Scratch = &Scratch{}
+	}
 	return &Core{
 		cfg:     cfg,
+		Scratch: cfg.Scratch,
 		rng:     rand.New(rand.NewPCG(cfg.Seed, binary.BigEndian.Uint64(cfg.Self[:8]))),
 		peers:   hashPeers(cfg.Seed ^ binary.BigEndian.Uint64(cfg.Self[8:])),
 		blobs:   map[digest.Digest]*blob{},

@@ -19,11 +19,18 @@ type upload struct {
 	started Time
 }
 
-// handed notes who was sent a chunk.
+// handed notes who was sent a chunk of which blob. Which chunks is noted beside, since all
+// but a few are passed over for that alone.
 type handed struct {
-	blob  digest.Digest
-	chunk int
-	to    *peer
+	chunks [maxHanded]int32
+	to     [maxHanded]*peer
+	blobs  [maxHanded]digest.Digest
+	next   int
+}
+
+func (h *handed) note(d digest.Digest, chunk int, to *peer) {
+	h.chunks[h.next], h.to[h.next], h.blobs[h.next] = int32(chunk), to, d
+	h.next = (h.next + 1) % maxHanded
 }
 
 const (
@@ -54,8 +61,7 @@ func (c *Core) upload(ev Event) {
 	}
 	c.uploads = append(c.uploads, u)
 	c.stopWaiting(p)
-	c.handed[c.nextHanded] = handed{ev.Blob, ev.Chunk, p}
-	c.nextHanded = (c.nextHanded + 1) % maxHanded
+	c.handed.note(ev.Blob, ev.Chunk, p)
 	c.emit(Effect{Kind: EfServe, ID: ev.ID, Peer: ev.Peer, Blob: ev.Blob})
 }
 
@@ -144,10 +150,14 @@ func (c *Core) smallAtRest(d digest.Digest) bool {
 // the one that most likely has not been asked for it yet.
 func (c *Core) alternatives(ev Event) []chunkindex.NodeID {
 	var ids []chunkindex.NodeID
+	h := &c.handed
 	for k := maxHanded - 1; k >= 0 && len(ids) < maxAlternatives; k-- {
-		h := &c.handed[(c.nextHanded+k)%maxHanded]
-		if h.chunk == ev.Chunk && h.to != nil && h.to.id != ev.Peer && h.blob == ev.Blob && c.aliveP(h.to) && !slices.Contains(ids, h.to.id) {
-			ids = append(ids, h.to.id)
+		i := (h.next + k) % maxHanded
+		if int(h.chunks[i]) != ev.Chunk {
+			continue
+		}
+		if to := h.to[i]; to != nil && to.id != ev.Peer && h.blobs[i] == ev.Blob && c.aliveP(to) && !slices.Contains(ids, to.id) {
+			ids = append(ids, to.id)
 		}
 	}
 	slices.Reverse(ids)
