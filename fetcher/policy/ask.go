@@ -226,9 +226,17 @@ func (c *Core) missingInPeace(b *blob) (need chunkindex.Bitfield, some bool) {
 		}
 	}
 	for k := 0; k < len(b.seats) && left.Intersects(b.reported); k++ {
-		if n := b.neighbours[k]; n.inFlight.Count() > 0 && b.seats[k].alive && b.seats[k].avoid <= c.now {
+		s := &b.seats[k]
+		if !s.reads || !s.alive || s.avoid > c.now {
+			continue
+		}
+		n := b.neighbours[k]
+		if s.reads = n.inFlight.Count() > 0; s.reads {
 			left.Subtract(n.inFlight)
 		}
+	}
+	if b.whole && len(b.grants) == 0 {
+		return *left, left.Count() > 0
 	}
 	for i := left.Next(0); i >= 0; i = left.Next(i + 1) {
 		if !b.wanted(i, c.cfg.ReadAhead) || b.granted(i) {

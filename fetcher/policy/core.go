@@ -117,7 +117,7 @@ func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect {
 	case EvUnreachable:
 		c.unreachable(ev.Peer)
 	case EvUpload:
-		c.upload(ev)
+		c.upload(&ev)
 	case EvUploaded:
 		c.uploaded(ev.ID, ev.N)
 	case EvMessage:
@@ -136,11 +136,11 @@ func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect {
 		}
 	case EvTransferDone, EvTransferFailed:
 		if t := c.transfer(ev.ID); t != nil {
-			c.transferEnded(t, ev)
+			c.transferEnded(t, &ev)
 		}
 	case EvOriginHeaders, EvOriginProgress, EvOriginChunk, EvOriginDone, EvOriginFailed:
 		if r := c.originRead(ev.ID); r != nil {
-			c.originEvent(r, ev)
+			c.originEvent(r, &ev)
 		}
 	case EvStored, EvStoreFailed:
 		if b := c.lookUp(ev.Blob); b != nil {
@@ -159,7 +159,7 @@ func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect {
 	case EvEvicted:
 		c.evicted(ev.Blob)
 	case EvRead:
-		c.read(ev)
+		c.read(&ev)
 	case EvConsumed:
 		if r := c.readers[ev.Reader]; r != nil {
 			c.consumed(r, ev.Off)

@@ -298,6 +298,7 @@ func (c *Core) tellState(b *blob) {
 func (b *blob) report(n *neighbour) {
 	if n.inFlight.Count() > 0 && n.inFlight.Len() == b.n {
 		b.reported.Union(n.inFlight)
+		b.seats[n.place].reads = true
 	}
 }
 
@@ -307,11 +308,12 @@ func (c *Core) inFlightAt(b *blob, i int) bool {
 		return false
 	}
 	said := false
-	for k, n := range b.neighbours {
-		if !n.inFlight.Has(i) {
+	for k := range b.seats {
+		s := &b.seats[k]
+		if !s.reads || !b.neighbours[k].inFlight.Has(i) {
 			continue
 		}
-		if said = true; b.seats[k].alive && c.reached(b, b.seats[k].avoid) && !b.isLiar(n.p.id) {
+		if said = true; s.alive && c.reached(b, s.avoid) && !b.isLiar(b.neighbours[k].p.id) {
 			return true
 		}
 	}

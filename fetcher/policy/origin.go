@@ -233,7 +233,7 @@ func (c *Core) emitRead(b *blob, s *source, r run) {
 }
 
 // originEvent takes in what happens to a read.
-func (c *Core) originEvent(r *originRead, ev Event) {
+func (c *Core) originEvent(r *originRead, ev *Event) {
 	b := r.b
 	switch ev.Kind {
 	case EvOriginHeaders:

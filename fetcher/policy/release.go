@@ -24,7 +24,7 @@ type reader struct {
 // percent, for the rest to be fetched too.
 const wholeAt = 60
 
-func (c *Core) read(ev Event) {
+func (c *Core) read(ev *Event) {
 	b := c.blob(ev.Blob)
 	h, held := c.held[ev.Blob]
 	if !b.opening && !b.isOpen && b.layoutSet() && (ev.Size != b.size || ev.Small != b.small) {

@@ -22,6 +22,8 @@ type seat struct {
 	alive bool
 	// wants: it asked to be told of what comes here.
 	wants bool
+	// reads: it says to be reading something from the origin, or once did.
+	reads bool
 	// avoid: not asked for chunks before then; shy: it was busy so often that others
 	// are asked as well, until then.
 	avoid, shy Time

@@ -241,7 +241,7 @@ const mostFaults = 64
 // corruptFault is how much a wrong chunk weighs against slow ones.
 const corruptFault = 4
 
-func (c *Core) transferEnded(t *transfer, ev Event) {
+func (c *Core) transferEnded(t *transfer, ev *Event) {
 	b := t.b
 	c.transfers = slices.DeleteFunc(c.transfers, func(o *transfer) bool { return o == t })
 	c.engage(t.from, -1)

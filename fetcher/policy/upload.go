@@ -49,7 +49,7 @@ const (
 // served: they take the same chunk from there, or another chunk from somebody
 // else whose link is idle. That is what spreads the load: an asker cannot know
 // how busy others keep a peer.
-func (c *Core) upload(ev Event) {
+func (c *Core) upload(ev *Event) {
 	p := c.peer(ev.Peer)
 	small := c.smallAtRest(ev.Blob)
 	u := upload{ev.ID, p, ev.Blob, small, !small && ev.Chunk < headChunks, c.now}
@@ -148,7 +148,7 @@ func (c *Core) smallAtRest(d digest.Digest) bool {
 
 // alternatives names nodes that were sent the chunk lately, the latest last: it is
 // the one that most likely has not been asked for it yet.
-func (c *Core) alternatives(ev Event) []chunkindex.NodeID {
+func (c *Core) alternatives(ev *Event) []chunkindex.NodeID {
 	var ids []chunkindex.NodeID
 	h := &c.handed
 	for k := maxHanded - 1; k >= 0 && len(ids) < maxAlternatives; k-- {

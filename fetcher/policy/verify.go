@@ -33,7 +33,7 @@ func (c *Core) enough(b *blob) chunkindex.Level {
 // A claim that says something else means that the sender or the signer is
 // wrong; which of them is known only when the blob is proven, so that the sender
 // is avoided and not yet banned.
-func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev Event) {
+func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev *Event) {
 	i := t.chunk
 	discard := func() {
 		c.emit(Effect{Kind: EfDiscard, ID: t.id, Blob: b.id, Chunk: i})
