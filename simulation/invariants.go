@@ -157,6 +157,7 @@ func (r *rules) stepped(n *node, ev *policy.Event, effects []policy.Effect) {
 		case policy.EfOpen, policy.EfClose:
 			r.orphans.opened(n, e)
 		case policy.EfBan:
+			r.reach.banned(e)
 			r.bans.banned(n, e)
 		}
 	}

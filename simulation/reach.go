@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/peercache/peercache/chunkindex"
+	"github.com/peercache/peercache/fetcher/policy"
 	"github.com/peercache/peercache/simulation/scenario"
 )
 
@@ -45,6 +46,8 @@ type standing struct {
 	// liar: it served wrong bytes, or promised what it had not, at some time; also
 	// one whose disk rotted.
 	liar bool
+	// banned is when the last ban of it ends.
+	banned int64
 }
 
 type parting struct {
@@ -170,12 +173,21 @@ func (w *reach) part() {
 	}
 }
 
+// banned notes that some node bans another.
+func (w *reach) banned(e *policy.Effect) {
+	if o := w.c.nodeOf(&e.Peer); o != nil {
+		w.nodes[o.index].banned = max(w.nodes[o.index].banned, int64(e.At))
+	}
+}
+
 // counts reports whether what a node o holds, or does, counts for n: whether both
 // are up, can reach each other, have had the time to know it, and nothing is wrong
-// with o.
+// with o. For one that was found lying nothing does, as long as somebody bans it: who does
+// neither serves it nor tells it who has what, and whether it meets others is
+// chance.
 func (w *reach) counts(n, o *node) bool {
 	a, b := &w.nodes[n.index], &w.nodes[o.index]
-	if n.down || o.down || a.component != b.component || b.liar || b.sick > 0 || a.sick > 0 || w.c.now < max(a.since, b.since)+knownAfter {
+	if n.down || o.down || a.component != b.component || b.liar || b.sick > 0 || a.sick > 0 || w.c.now < max(a.since, b.since)+knownAfter || a.liar && w.c.now < a.banned {
 		return false
 	}
 	if w.links == nil {
