@@ -2,6 +2,7 @@ package policy
 
 import (
 	"testing"
+	"time"
 
 	"github.com/peercache/peercache/chunkindex"
 )
@@ -29,5 +30,29 @@ func TestSigner(t *testing.T) {
 	c.signedBy(b, 1, other)
 	if b.signerOf(0) != known || b.signerOf(1) != other || b.signerOf(2) != stranger {
 		t.Error("what becomes of one chunk, or of a peer, changes another")
+	}
+}
+
+// Who signed other bytes of a chunk than those that came does not answer for these, even if
+// this node has never met it: it was taken for their signer, and banned once it had come.
+func TestStrangersClaimOfOtherBytes(t *testing.T) {
+	w := newWorld(t, 2, nil)
+	d := w.blob("layer", 60*mib)
+	nodes := w.ranked(d)
+	n, all := nodes[1], chunksOf(60*mib, false)
+	nodes[0].stalls = true // what it sends is said here
+	n.read(d, 0, -1)
+	w.run(10*time.Millisecond, func() bool { return false })
+	n.hears(nodes[0], Message{Kind: MsgState, Blob: d, Size: 60 * mib, Bits: chunkindex.FullBitfield(all), InFlight: chunkindex.NewBitfield(all)})
+	b := n.core.blobs[d]
+	if len(b.live) == 0 {
+		t.Fatal("nothing is asked of the peer")
+	}
+	tr := b.live[0]
+	n.inHand[hand{tr.id, tr.chunk}] = n.wrong(d, tr.chunk)
+	n.event(Event{Kind: EvTransferDone, ID: tr.id, Sum: n.wrong(d, tr.chunk), N: mib,
+		Claims: []chunkindex.Claim{{Signer: chunkindex.NodeID{9}, Sum: right(d, tr.chunk)}}})
+	if b.busy[tr.chunk]&byStore != 0 || !b.signerOf(tr.chunk).IsZero() {
+		t.Errorf("it is stored as what %s signed", b.signerOf(tr.chunk))
 	}
 }

@@ -55,17 +55,18 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev *Event) {
 	var stranger chunkindex.NodeID
 	for k := range ev.Claims {
 		switch claim := &ev.Claims[k]; {
+		case claim.Sum != ev.Sum:
+			// Whoever signed it signed other bytes than these, and answers for none of them.
+			contradicted = true
 		case !c.member(claim.Signer):
 			// A key that anybody could have made a moment ago, or a member
 			// that left before this node came.
 			stranger = claim.Signer
-			if p := c.peers.get(stranger); claim.Sum == ev.Sum && (p == nil || p.banned <= c.now) {
+			if p := c.peers.get(stranger); p == nil || p.banned <= c.now {
 				strangers = claim
 			}
-		case claim.Sum == ev.Sum:
-			matching = claim
 		default:
-			contradicted = true
+			matching = claim
 		}
 	}
 	if contradicted {
