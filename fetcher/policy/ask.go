@@ -13,8 +13,13 @@ type asking struct {
 	at   Time
 	sent Time
 	bits chunkindex.Bitfield
+	// bare is the set of those chunks that nobody known here held when they were last
+	// asked for.
+	bare chunkindex.Bitfield
 	// repeats counts how often the same was asked while chunks came.
 	repeats int
+	// until: it said that nothing is granted before then, since the origin fails.
+	until Time
 	// checked is when there was last nothing new to ask for, 0 if that must be
 	// looked at again.
 	checked Time
@@ -38,6 +43,7 @@ func (c *Core) fetchOrigin(b *blob) {
 		return
 	}
 	b.ask.checked = 0
+	c.remind(b)
 	c.hedge(b)
 	need, some := c.missing(b)
 	if !some && b.coord != nil {
@@ -56,12 +62,12 @@ func (c *Core) fetchOrigin(b *blob) {
 		return
 	}
 	c.introduceAll(b)
-	if b.looking {
+	if b.looking && len(b.closest) == 0 || c.awaitsProviders(b) {
 		return
 	}
 	switch {
 	case c.relay(b, need):
-	case slices.Contains(c.committee(b), c.cfg.Self):
+	case b.coord != nil || slices.Contains(c.committee(b), c.cfg.Self):
 		b.ask = asking{}
 		c.takeAsk(b, c.cfg.Self, need.Clone(), b.epoch, len(b.live) > 0)
 		c.coordinate(b)
@@ -90,6 +96,10 @@ func (c *Core) relay(b *blob, need chunkindex.Bitfield) bool {
 		}
 		if !c.isUp(to) {
 			return true // it is being connected to
+		}
+		if !c.reached(b, b.ask.until) {
+			b.ask.checked = c.now
+			return true
 		}
 		if c.watch(b, to, b.ask.at) {
 			break
@@ -132,13 +142,21 @@ func (c *Core) relay(b *blob, need chunkindex.Bitfield) bool {
 		b.ask.repeats = 0
 	}
 	b.ask.bits, b.ask.sent = need.Clone(), c.now
+	if b.ask.bare.Len() != b.n {
+		b.ask.bare.Reset(b.n)
+	}
+	b.ask.bare.Union(need)
+	c.asked.Reset(b.n)
+	c.asked.Union(b.ask.bits)
+	c.asked.Intersect(b.offered)
+	b.ask.bare.Subtract(c.asked)
 	b.wake(c.now.Add(every))
 	if !c.crowded() || len(b.grantors) > 0 {
 		// A new coordinator must know what is being read, if not what everybody has.
 		c.introduce(b, to)
 	}
 	c.send(to, Message{Kind: MsgAsk, Blob: b.id, Size: b.size, Small: b.small,
-		Want: len(b.live) > 0, Bits: need.Clone(), Epoch: b.epoch, Peers: c.passedOver(b, to)})
+		Want: len(b.live) > 0, Bits: b.ask.bits.Clone(), Epoch: b.epoch, Peers: c.passedOver(b, to)})
 	return true
 }
 

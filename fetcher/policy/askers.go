@@ -100,7 +100,7 @@ func (c *Core) heardAsk(from chunkindex.NodeID, m *Message) {
 	// The member named in a redirect is alive as far as this node can tell; the
 	// asker says which ones it has found not to be.
 	for _, id := range c.committee(b) {
-		if c.unsure(b) || id == c.cfg.Self || id == from {
+		if c.unsure(b) || id == c.cfg.Self || id == from || c.leavesItHere(b, id) {
 			break
 		}
 		if !slices.Contains(m.Peers, id) && c.answers(b, id) {
@@ -112,6 +112,7 @@ func (c *Core) heardAsk(from chunkindex.NodeID, m *Message) {
 	}
 	c.takeAsk(b, from, m.Bits, m.Epoch, m.Want)
 	c.tellPeers(b, from)
+	c.tellPause(b, from)
 	c.advance(b)
 }
 
@@ -181,7 +182,9 @@ func (a *asker) got(first, end int) {
 // tellPeers tells an asker who else holds or wants the blob.
 func (c *Core) tellPeers(b *blob, to chunkindex.NodeID) {
 	if c.crowded() {
-		return // it joins, and is told then
+		// It joins, and is told then.
+		c.tellHolders(b, to)
+		return
 	}
 	m := Message{Kind: MsgPeers, Blob: b.id, Size: b.size, Small: b.small}
 	for _, n := range b.neighbours {
@@ -194,6 +197,35 @@ func (c *Core) tellPeers(b *blob, to chunkindex.NodeID) {
 		}
 	}
 	if len(m.Peers) > 0 {
+		c.send(to, m)
+	}
+}
+
+// tellHolders tells an asker who goes on to ask for what somebody holds, by what is known
+// here, who that is: where few want a blob, those who were named when it joined may all have
+// come before the one that read it.
+func (c *Core) tellHolders(b *blob, to chunkindex.NodeID) {
+	a := b.coord.byID[to]
+	if a.low < 0 || a.since == c.now {
+		return
+	}
+	m := Message{Kind: MsgPeers, Blob: b.id, Size: b.size, Small: b.small}
+	name := func(id chunkindex.NodeID) {
+		if id != to && id != c.cfg.Self && len(m.Peers) < maxAlternatives && !slices.Contains(m.Peers, id) && c.alive(id) {
+			m.Peers, m.Labels = append(m.Peers, id), append(m.Labels, c.peers.get(id).label)
+		}
+	}
+	for _, r := range b.coord.readBy {
+		if i := a.want.Next(r.first); r.gone == 0 && i >= 0 && i < r.end {
+			name(r.by)
+		}
+	}
+	for _, n := range b.neighbours {
+		if n.bits.Has(a.low) {
+			name(n.p.id)
+		}
+	}
+	if m.N = len(m.Peers); m.N > 0 {
 		c.send(to, m)
 	}
 }

@@ -90,6 +90,8 @@ type blob struct {
 	// lookups
 	looking  bool
 	lookedAt Time // 0 never
+	namedAt  Time // when the latest was answered
+	lookups  int  // since a chunk last came to be known
 	closest  []chunkindex.NodeID
 	ranked   []chunkindex.NodeID // cache of committee
 	missed   []chunkindex.NodeID // of closest, those that could not be reached
@@ -100,6 +102,9 @@ type blob struct {
 	redirects int
 	// introducedAt is when the first peers were told of the interest, 0 never.
 	introducedAt Time
+	// sparse: some peers were not, since the cluster was large or the blob not wanted
+	// when they came.
+	sparse bool
 
 	// progress is when a chunk of the blob last came to be known here or with a
 	// neighbour.
@@ -382,26 +387,32 @@ func (c *Core) closeIdle(b *blob) {
 		return
 	}
 	if b.swarm != nil && !c.reached(b, b.swarm.seen.Add(swarmTTL)) {
-		if b.whole {
-			// It goes on as a member of the committee, but does not want the blob any more:
-			// else the members, which join by way of one another, would keep each other at it.
-			b.whole = false
+		// Who wants it is remembered, but no member goes on to want it itself: two
+		// would join with each other for ever.
+		if b.wanting() {
+			c.stop(b)
 			c.leave(b)
+			b.wake(c.now)
 		}
 		return
 	}
-	b.whole = false
 	c.close(b)
 }
 
-func (c *Core) close(b *blob) {
-	b.closed = true
+// stop ends what is under way for a blob that nobody here wants any more.
+func (c *Core) stop(b *blob) {
+	b.whole = false
 	for _, t := range slices.Clone(b.live) {
 		c.cancelTransfer(t)
 	}
 	for _, r := range c.sortedReads(b) {
 		c.cancelRead(r)
 	}
+}
+
+func (c *Core) close(b *blob) {
+	b.closed = true
+	c.stop(b)
 	if !b.proven {
 		c.leave(b)
 	}

@@ -6,7 +6,10 @@ import (
 	"github.com/peercache/peercache/chunkindex"
 )
 
-// An origin that asks to be left alone is left alone by everybody.
+// An origin that asks to be left alone is left alone by everybody. One that fails
+// whoever asks it is asked by one node at a time, and by none for a while that doubles
+// (Nygard, "Release It!", 2007, has it as the circuit breaker): each asker by itself would
+// have to find out, and all together would ask all the time.
 
 // patient reports whether an origin's status says to come again later.
 func patient(status int) bool { return status == 429 || status == 503 }
@@ -15,9 +18,7 @@ func patient(status int) bool { return status == 429 || status == 503 }
 // of them to leave it alone.
 func (c *Core) coolDown(b *blob, from chunkindex.NodeID, status int, wait time.Duration, origin Origin) {
 	wait = min(wait, maxOriginWait)
-	if until := c.now.Add(wait); until > b.coord.until {
-		b.coord.until, b.coord.status = until, status
-	}
+	b.coord.until = max(b.coord.until, c.now.Add(wait))
 	for _, a := range b.coord.askers {
 		if a.id != from && a.id != c.cfg.Self {
 			c.send(a.id, Message{Kind: MsgCooldown, Blob: b.id, Size: b.size, Small: b.small, Status: status, Wait: wait, Origin: origin})
@@ -28,8 +29,66 @@ func (c *Core) coolDown(b *blob, from chunkindex.NodeID, status int, wait time.D
 	}
 }
 
+const (
+	// failuresBorne is how many grants in a row the origin may fail, as each may be
+	// its grantee's own fault.
+	failuresBorne = 2
+	// maxPauses bounds how often the pause doubles.
+	maxPauses = 4
+	// statusFails tells askers that the origin fails whoever asks it: the HTTP status
+	// Bad Gateway.
+	statusFails = 502
+)
+
+// failing reports whether the origin fails whoever is told to read from it.
+func (k *coordinator) failing() bool { return k.failed >= failuresBorne }
+
+// grantFailed notes that the origin failed a grantee. If it failed others before, nothing
+// is granted for a while, and the askers are told. What else comes back meanwhile
+// was granted before, and says nothing new.
+//
+// Each that looks whether the origin still fails does so twice: its own circuit breaker
+// may be open, so that the first time only closes that.
+func (c *Core) grantFailed(b *blob, by chunkindex.NodeID) {
+	k := b.coord
+	k.failed++
+	if k.prober == by {
+		k.prober = chunkindex.NodeID{}
+	} else {
+		k.prober = by
+	}
+	if !k.failing() || c.now < k.until {
+		return
+	}
+	k.until = c.now.Add(c.cfg.RetryOrigin << min(k.pauses, maxPauses))
+	k.pauses++
+	for _, a := range k.askers {
+		c.tellPause(b, a.id)
+	}
+}
+
+// tellPause tells an asker when to ask again, if nothing is granted before.
+func (c *Core) tellPause(b *blob, to chunkindex.NodeID) {
+	if k := b.coord; k.failing() && c.now < k.until && to != c.cfg.Self {
+		c.send(to, Message{Kind: MsgCooldown, Blob: b.id, Size: b.size, Small: b.small, Status: statusFails, Wait: time.Duration(k.until - c.now)})
+	}
+}
+
+// patientUntil is when whoever coordinates b looks, or looked, whether the origin still
+// fails.
+func (c *Core) patientUntil(b *blob) Time {
+	if b.coord != nil {
+		return max(b.ask.until, b.coord.until)
+	}
+	return b.ask.until
+}
+
 // heardCooldown believes the coordinator that the origin wants to be left alone.
 func (c *Core) heardCooldown(b *blob, from chunkindex.NodeID, m *Message) {
+	if b.ask.to == from && m.Wait > 0 && m.Status == statusFails {
+		b.ask.until = c.now.Add(min(m.Wait, c.cfg.RetryOrigin<<maxPauses))
+		return
+	}
 	if b.ask.to != from || m.Wait <= 0 || !patient(m.Status) {
 		c.count(CountIgnored, 1)
 		return

@@ -41,10 +41,14 @@ type coordinator struct {
 	old   chunkindex.Bitfield
 	// relayed are runs that a better coordinator granted for the askers here.
 	relayed []run
-	// until: the origin asked to be left alone, and answered status.
-	until   Time
-	status  int
-	checkAt Time // when askers are next asked whether they are still there
+	// until: nothing is granted before then, since the origin asked to be left alone,
+	// or failed one grantee after the other: then each of the latest grants, of which
+	// there were failed; pauses counts how often it was waited for.
+	// prober is the latest of those, if it is to look once more.
+	until          Time
+	failed, pauses int
+	prober         chunkindex.NodeID
+	checkAt        Time // when askers are next asked whether they are still there
 	// elsewhere is when a chunk last appeared that was not granted here, waits since
 	// when chunk waitsFor is left to another coordinator.
 	elsewhere, waits Time
@@ -52,12 +56,17 @@ type coordinator struct {
 	width            width
 }
 
+// leavesItHere reports whether a member itself asks this node, which ranks better: where
+// views differ, a node that is no member by its own may be the first by another's.
+func (c *Core) leavesItHere(b *blob, id chunkindex.NodeID) bool {
+	return b.coord != nil && b.coord.byID[id] != nil && !c.better(b, id)
+}
+
 // above is the member that should be asked rather than this node, zero if there
-// is none. One that itself asks this node, which ranks better, leaves it to this node:
-// where views differ, a node that is no member by its own may be the first by another's.
+// is none.
 func (c *Core) above(b *blob) chunkindex.NodeID {
 	for _, id := range c.committee(b) {
-		if c.unsure(b) || id == c.cfg.Self || b.coord != nil && b.coord.byID[id] != nil && !c.better(b, id) {
+		if c.unsure(b) || id == c.cfg.Self || c.leavesItHere(b, id) {
 			break
 		}
 		if !slices.Contains(b.passed, id) && c.answers(b, id) {
@@ -83,6 +92,7 @@ func (k *coordinator) appeared(at chunkindex.NodeID, first, end int, now Time) (
 			if k.know(i, at, now) && i >= headChunks { // those of the head are short
 				k.width.chunks++
 			}
+			k.failed, k.pauses = 0, 0
 		}
 	}
 	if a := k.byID[at]; a != nil {
@@ -294,9 +304,9 @@ func (c *Core) handOn(b *blob) {
 }
 
 // stripesAtOnce is how many stripes may be at the origin now: one until a chunk
-// came, since the origin may ignore ranges.
+// came, since the origin may ignore ranges, and one as long as it fails.
 func (c *Core) stripesAtOnce(b *blob) int {
-	if b.progress == 0 {
+	if b.progress == 0 || b.coord.failing() {
 		return 1
 	}
 	return b.coord.width.adapt(c.now, c.cfg.StripesInFlight, c.cfg.MaxStripes)

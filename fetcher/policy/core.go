@@ -260,6 +260,7 @@ func (c *Core) advance(b *blob) {
 	b.due, c.advanced = 0, true
 	c.tellRest(b, false)
 	c.findSize(b)
+	c.introduceRest(b)
 	c.join(b)
 	c.gossip(b)
 	c.coordinate(b)

@@ -114,6 +114,15 @@ func (c *Core) lacks(b *blob, a *asker) chunkindex.Bitfield {
 	return c.unmet
 }
 
+// isWithout reports whether an asker wants chunk i and it does not exist for it, after
+// findExisting.
+func (c *Core) isWithout(b *blob, a *asker, i int) bool {
+	if b.epoch == 0 && a.epoch == 0 && !a.stuck {
+		return a.want.Has(i) && !c.existing.Has(i)
+	}
+	return a.want.Has(i) && !c.exists(b, i, a)
+}
+
 // brought reports whether a grantee has read chunk i already, so that whether it
 // exists depends on whether the grantee can be asked for it.
 func (c *Core) brought(b *blob, g *grant, i int) bool {
@@ -170,7 +179,10 @@ func (c *Core) grant(b *blob, a *asker, r run, via chunkindex.NodeID) {
 }
 
 // nextGrant chooses the lowest run within a stripe and within limits that nobody
-// has, and among those who want it the one with the fewest grants.
+// has, and among those who lack it the one with the fewest grants. Those to whom the
+// blob was refuted come first: what is read for them counts for the others too, while what
+// is read for others does not count for them. Nobody is granted what exists for it,
+// because it does not exist for another: that one would lack it still.
 func (c *Core) nextGrant(b *blob, within run) (*asker, run) {
 	low := -1
 	c.findExisting(b)
@@ -189,18 +201,21 @@ func (c *Core) nextGrant(b *blob, within run) (*asker, run) {
 	var best *asker
 	fewest, ties := 0, 0
 	for _, a := range b.coord.askers {
-		// It may be there for one asker, and not for another that believes nobody who has it:
-		// only who lacks it reads it for those that do.
-		if !c.mayRead(b, a) || !a.want.Has(low) || !c.lacks(b, a).Has(low) {
+		if !c.mayRead(b, a) || !c.isWithout(b, a, low) {
 			continue
 		}
 		n := b.coord.granted(a)
 		if n >= c.readsEach(b) {
 			continue
 		}
-		if best == nil || n < fewest {
+		if b.coord.failing() && a.id == b.coord.prober {
+			best = a
+			break
+		}
+		switch {
+		case best == nil || a.epoch > best.epoch || a.epoch == best.epoch && n < fewest:
 			best, fewest, ties = a, n, 1
-		} else if n == fewest {
+		case a.epoch == best.epoch && n == fewest:
 			if ties++; c.rng.IntN(ties) == 0 {
 				best = a
 			}
@@ -302,6 +317,7 @@ func (c *Core) takeBack(b *blob, r run, status int, wait time.Duration, origin O
 		default:
 			a.until = c.now.Add(c.cfg.RetryOrigin << min(a.fails, 4))
 			a.fails++
+			c.grantFailed(b, r.by)
 		}
 	}
 	if wait > 0 && patient(status) {

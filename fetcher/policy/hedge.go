@@ -8,13 +8,23 @@ func (c *Core) hedge(b *blob) {
 		if waiting && b.busy[i]&byOrigin != 0 && !b.have.Has(i) {
 			c.dropHung(b, r, i)
 		}
+		heldBack := waiting && b.have.Has(i)
+		if heldBack {
+			// Only the proof of the whole releases it, for which the others must come.
+			if i = b.have.NextClear(0); i < 0 {
+				continue
+			}
+		}
 		if !waiting || b.have.Has(i) || b.busy[i]&(byOrigin|byStore) != 0 || b.granted(i) || len(c.up) == 0 {
 			continue
 		}
 		// Where others read for all, their progress is what to wait for: at a
 		// slow origin every node would else lose patience at the same moment.
-		since, patience := r.since, c.cfg.Patience
+		// And where the origin fails, whoever coordinates looks whether it still does.
+		since, patience := max(r.since, c.patientUntil(b)), c.cfg.Patience
 		switch {
+		case heldBack:
+			since = max(since, b.progress)
 		case c.inFlightAt(b, i):
 			// But not for ever: others may get what this reader does not wait for.
 			since = max(since, min(b.progress, r.since.Add(c.cfg.Patience/2)))

@@ -56,6 +56,7 @@ func (c *Core) introduceAll(b *blob) {
 	}
 	b.introducedAt = max(c.now, 1)
 	if c.crowded() {
+		b.sparse = true
 		return // the look-up's result goes on with it
 	}
 	for _, p := range c.up {
@@ -63,10 +64,27 @@ func (c *Core) introduceAll(b *blob) {
 	}
 }
 
+// introduceRest makes neighbours of those peers that were passed over, once so few are
+// left that the cluster is large no more: in a small one everybody counts on being told by
+// everybody. Nothing is granted before they have said what they hold.
+func (c *Core) introduceRest(b *blob) {
+	if !b.sparse || c.crowded() || !b.wanting() && b.coord == nil {
+		return
+	}
+	b.sparse = false
+	b.introducedAt = max(c.now, 1)
+	for _, p := range c.up {
+		c.introduce(b, p.id)
+	}
+	if b.coord != nil {
+		b.coord.settled = false
+	}
+}
+
 // lookup asks the DHT who is near to b and who provides it, unless it was asked
 // lately, or there is nobody to ask.
 func (c *Core) lookup(b *blob) {
-	if b.looking || len(c.up) == 0 || b.lookedAt != 0 && c.now < b.lookedAt.Add(c.cfg.CommitteeTTL) {
+	if b.looking || len(c.up) == 0 || b.lookedAt != 0 && !c.looksAgain(b) {
 		return
 	}
 	b.looking, b.lookedAt = true, max(c.now, 1)
@@ -77,8 +95,26 @@ func (c *Core) lookup(b *blob) {
 	c.emit(e)
 }
 
+// looksAgain reports whether it is time for another look-up: a committee is used for
+// Config.CommitteeTTL. Where no chunk comes to anybody known here, others may hold what is
+// wanted by now, so that the first comes sooner, and each other one after twice the time.
+func (c *Core) looksAgain(b *blob) bool {
+	if b.lookedAt <= b.progress {
+		b.lookups = 0
+	}
+	ttl := c.cfg.CommitteeTTL
+	if b.wanting() && c.now >= b.progress.Add(c.cfg.Standstill) {
+		ttl = min(ttl, 2*c.cfg.Standstill<<b.lookups)
+	}
+	if c.now < b.lookedAt.Add(ttl) {
+		return false
+	}
+	b.lookups = min(b.lookups+1, 8)
+	return true
+}
+
 func (c *Core) looked(b *blob, closest, providers []chunkindex.NodeID) {
-	b.looking, b.redirects = false, 0
+	b.looking, b.redirects, b.namedAt = false, 0, c.now
 	b.closest, b.ranked = closest, nil
 	b.missed = slices.DeleteFunc(b.missed, func(id chunkindex.NodeID) bool { return !slices.Contains(closest, id) })
 	b.providers = len(providers)
@@ -94,6 +130,15 @@ func (c *Core) looked(b *blob, closest, providers []chunkindex.NodeID) {
 		b.joinAt = c.now
 	}
 	c.advance(b)
+}
+
+// awaitsProviders reports whether a node that the DHT named has not had the time to say
+// what it holds: a coordinator in a large cluster knows only of what it granted, and may have
+// been told nothing by who was silent for a while.
+func (c *Core) awaitsProviders(b *blob) bool {
+	return c.crowded() && slices.ContainsFunc(b.neighbours, func(n *neighbour) bool {
+		return n.introduced && !n.replied && n.askedAt == b.namedAt && c.alive(n.p.id)
+	}) && !c.reached(b, b.namedAt.Add(c.cfg.SettleTimeout))
 }
 
 // reach makes a neighbour of a node, after connecting to it if need be.

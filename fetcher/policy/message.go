@@ -65,7 +65,8 @@ const (
 	// to know of others; answered by MsgPeers.
 	MsgJoin
 	// MsgCooldown: Origin asked to be left alone; nobody should ask it for Wait
-	// from now on. Status is what it said.
+	// from now on. Status is what it said. Status 502: the origin fails whoever
+	// is told to read from it, and the sender grants nothing for Wait.
 	MsgCooldown
 	// MsgFree: the sender, which refused the receiver a chunk because it was sending
 	// enough, has room now. It keeps it for nobody.

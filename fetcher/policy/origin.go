@@ -104,10 +104,22 @@ func (c *Core) readGrants(b *blob) {
 			c.giveBack(b, r, c.lastStatus(b), 0)
 		case !c.roomForRead(b, c.cfg.LoneReads, c.cfg.LoneReads):
 			c.giveBack(b, r, statusLater, 0)
-		case !c.startRead(b, r):
+		case c.overtaken(b, r) || !c.startRead(b, r):
 			c.giveBack(b, r, 0, 0)
 		}
 	}
+}
+
+// overtaken reports whether some of a granted run comes, or can be had, from a peer by now,
+// of which there was none when it was asked for: the wish or the grant was long on its way.
+// What nobody has of it is asked for again.
+func (c *Core) overtaken(b *blob, r run) bool {
+	for i := r.first; i < r.end; i++ {
+		if b.ask.bare.Has(i) && !b.have.Has(i) && (b.busy[i] == byTransfer || b.busy[i] == 0 && c.servable(b, i)) {
+			return true
+		}
+	}
+	return false
 }
 
 // statusLater gives a grant back because this node reads as much as it may at the
@@ -367,6 +379,7 @@ func (c *Core) heardGrant(b *blob, from chunkindex.NodeID, m *Message) {
 		}
 		return
 	}
+	b.ask.until = min(b.ask.until, c.now)
 	r := run{m.Chunk, m.Chunk + m.N, from}
 	own := false
 	for i := r.first; i < r.end; i++ {

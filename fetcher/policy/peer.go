@@ -82,6 +82,8 @@ func (c *Core) peerUp(id chunkindex.NodeID) {
 		b.missed = slices.DeleteFunc(b.missed, func(o chunkindex.NodeID) bool { return o == id })
 		if (b.wanting() || b.coord != nil) && (!c.crowded() || b.isCandidate(id)) {
 			c.introduce(b, id)
+		} else {
+			b.sparse = true
 		}
 		b.dropCandidate(id)
 		c.advance(b)
@@ -149,6 +151,24 @@ func (c *Core) watch(b *blob, id chunkindex.NodeID, since Time) bool {
 		return false
 	}
 	return true
+}
+
+// remind turns once a while to neighbours that said nothing when they were asked: one that
+// hung and is back may have nothing to say by itself.
+func (c *Core) remind(b *blob) {
+	for k, n := range b.neighbours {
+		p := n.p
+		switch {
+		case b.seats[k].alive && (!n.introduced || n.replied) || !p.up:
+		case p.silent:
+			if c.reached(b, p.pinged.Add(2*c.cfg.AskTimeout)) {
+				p.pinged = c.now
+				c.send(p.id, Message{Kind: MsgPing, Blob: b.id, Size: -1})
+			}
+		case n.introduced && !n.replied && c.watch(b, p.id, n.askedAt) && p.heard > n.askedAt && c.reached(b, n.askedAt.Add(2*c.cfg.AskTimeout)):
+			c.sendState(b, n, true) // the question was lost
+		}
+	}
 }
 
 func (c *Core) send(to chunkindex.NodeID, m Message) {

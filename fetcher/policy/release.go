@@ -269,9 +269,27 @@ func (c *Core) giveUp(b *blob, r *reader) {
 		(c.inFlightAt(b, i) || b.progress != 0 && !c.reached(b, b.progress.Add(c.cfg.Standstill))):
 		// Others, whom the origin lets in, are at it.
 	case s.refused != 0 && c.usableSource(b) == nil:
-		c.failReader(r, s.refused, ReasonOrigin)
+		c.refuseReader(b, r, i, s.refused)
 	case s.fails > 0 && c.now < s.until && (s.fails > 1 || b.have.Count() == 0) &&
 		(len(c.up) == 0 || c.reached(b, s.failedAt.Add(2*c.cfg.AskTimeout))):
-		c.failReader(r, s.status, ReasonOrigin)
+		c.refuseReader(b, r, i, s.status)
 	}
+}
+
+// refuseReader fails a reader whose next chunk i the origin does not give, unless
+// somebody holds a version of it that this node did not want while there was a better
+// one to be had: it may have been right.
+func (c *Core) refuseReader(b *blob, r *reader, i, status int) {
+	forgiven := false
+	for _, n := range b.neighbours {
+		if n.refused.Has(i) && c.aliveP(n.p) && n.faults < 3 {
+			forget(&n.own().refused)
+			forgiven = true
+		}
+	}
+	if forgiven {
+		b.wake(c.now)
+		return
+	}
+	c.failReader(r, status, ReasonOrigin)
 }
