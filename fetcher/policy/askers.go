@@ -120,7 +120,8 @@ func (c *Core) heardAsk(from chunkindex.NodeID, m *Message) {
 // other chunks come to it meanwhile.
 func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, epoch int, fed bool) {
 	if b.coord == nil {
-		b.coord = &coordinator{byID: map[chunkindex.NodeID]*asker{}, known: chunkindex.NewBitfield(b.n), width: width{now: c.cfg.StripesInFlight}}
+		b.coord = &coordinator{byID: map[chunkindex.NodeID]*asker{}, known: chunkindex.NewBitfield(b.n),
+			taken: chunkindex.NewBitfield(b.n), width: width{now: c.cfg.StripesInFlight}}
 		c.survey(b)
 	}
 	if epoch > b.coord.epoch {

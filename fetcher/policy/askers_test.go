@@ -95,3 +95,27 @@ func TestMemberStopsWanting(t *testing.T) {
 		t.Errorf("wanting %v, closed %v, %d of 3 neighbours were told", m.b.wanting(), m.b.closed, left)
 	}
 }
+
+// What a node read that is gone is lost only if nobody got it before: who has all of a blob
+// asks for nothing any more, and says no more than that it leaves. A manifest that forty
+// nodes had was read once more.
+func TestTakenIsNotLost(t *testing.T) {
+	for _, taken := range []bool{false, true} {
+		m := coordinating(t, 4, 32)
+		reader, other, late := m.b.neighbours[0].p.id, m.b.neighbours[1].p.id, m.b.neighbours[2].p.id
+		m.takeAsk(m.b, reader, m.want(3), 0, false)
+		m.takeAsk(m.b, other, m.want(3), 0, false)
+		m.takeAsk(m.b, late, m.want(3), 0, false)
+		m.b.coord.grants = append(m.b.coord.grants, &grant{run: run{first: 3, end: 4}, to: reader})
+		m.b.coord.appeared(reader, 3, 4, m.now)
+		if taken {
+			m.Step(m.now, Event{Kind: EvMessage, Peer: other, Msg: Message{Kind: MsgLeave, Blob: m.b.id, Size: m.b.size}}, nil)
+		}
+		m.Step(m.now, Event{Kind: EvPeerDown, Peer: reader}, nil)
+		m.now = m.now.Add(2 * m.cfg.AskTimeout)
+		m.forgetLost(m.b)
+		if got := m.b.coord.known.Has(3); got != taken {
+			t.Errorf("taken %v: known %v once its reader is gone", taken, got)
+		}
+	}
+}

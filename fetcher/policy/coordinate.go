@@ -33,6 +33,9 @@ type coordinator struct {
 	settled bool
 	// known holds what was read by grantees, for those that are not neighbours.
 	known chunkindex.Bitfield
+	// taken holds what was asked for by nodes that said since that they want nothing any
+	// more: mostly they have it.
+	taken chunkindex.Bitfield
 	// readBy says who read what is known.
 	readBy []reading
 	// epoch is the latest under which somebody asked, known is of since then, old
@@ -135,6 +138,7 @@ func (k *coordinator) readSince(i int, since Time) bool {
 func (k *coordinator) regrants(first, end int) {
 	for i := first; i < end; i++ {
 		k.known.Clear(i)
+		k.taken.Clear(i)
 	}
 	kept := k.readBy[:0:0]
 	for _, r := range k.readBy {
@@ -183,10 +187,21 @@ func (c *Core) forgetLost(b *blob) {
 	})
 }
 
-// passedOn reports whether an asker once asked for chunk i and does not any more. Whoever
-// loses sight of a chunk asks again at once, so that the latest wish is what counts.
+// passedOn reports whether an asker once asked for chunk i and does not any more, be it
+// that it has all. Whoever loses sight of a chunk asks again at once, so that the latest
+// wish is what counts.
 func (c *Core) passedOn(k *coordinator, i int) bool {
-	return slices.ContainsFunc(k.askers, func(a *asker) bool { return a.ever.Has(i) && !a.want.Has(i) && c.alive(a.id) })
+	return k.taken.Has(i) || slices.ContainsFunc(k.askers, func(a *asker) bool { return a.ever.Has(i) && !a.want.Has(i) && c.alive(a.id) })
+}
+
+// leaves notes that a node wants nothing any more.
+func (k *coordinator) leaves(id chunkindex.NodeID) {
+	if k == nil {
+		return
+	}
+	if a := k.byID[id]; a != nil {
+		k.taken.Union(a.ever)
+	}
 }
 
 // tookOver reports whether a better-ranked member is gone: in a large cluster, those

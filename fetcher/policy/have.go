@@ -15,8 +15,9 @@ import (
 // that from others, which need not be said any more.
 
 const (
-	// tellAtOnce is about how many neighbours are told of a chunk at once.
-	tellAtOnce = 8
+	// tellAtOnce is about how many neighbours are told of a chunk at once, tellAtLeisure
+	// how many where there is plenty.
+	tellAtOnce, tellAtLeisure = 8, 4
 	// rarely: a chunk that less than one in so many neighbours has is a rare one.
 	rarely = 10
 	// tellWithin is how long the others wait at most for their turn if no other chunk
@@ -57,12 +58,19 @@ func (c *Core) gain(b *blob, i int) {
 
 // turns is among how many parts of the neighbours the turns go round. All are told at
 // once of a chunk that few of them have, where chunks are in doubt, and where a second
-// holder counts.
+// holder counts. But where everybody has much to choose from, what is new is wanted no
+// sooner than the rest, and few are told at once, whatever it is.
 func (c *Core) turns(b *blob, i int) int {
-	if int(b.avail[i])*rarely < len(b.neighbours) || b.epoch > 0 || c.cfg.Verify == VerifyStrict {
+	n := len(b.neighbours)
+	switch {
+	case b.epoch > 0 || c.cfg.Verify == VerifyStrict:
+		return 1
+	case b.hasPlenty():
+		return max((n+tellAtLeisure-1)/tellAtLeisure, 1)
+	case int(b.avail[i])*rarely < n:
 		return 1
 	}
-	return max((len(b.neighbours)+tellAtOnce-1)/tellAtOnce, 1)
+	return max((n+tellAtOnce-1)/tellAtOnce, 1)
 }
 
 // tellRest tells the neighbours whose turn did not come in time, or all that know less

@@ -117,6 +117,30 @@ func TestHaveInTurns(t *testing.T) {
 	}
 }
 
+// Where a node has plenty to choose from its neighbours most likely have too, and even
+// what nobody has is told to few at once, and to all in time.
+func TestHaveAtLeisure(t *testing.T) {
+	const neighbours = 60
+	m := newMesh(t, neighbours, 128)
+	for i := range 2 * plenty {
+		m.b.setBit(m.b.neighbours[0], 64+i)
+	}
+	for _, i := range []int{5, 1, 9} {
+		m.get(t, i)
+		if got := m.toldOf(i); got == 0 || got > tellAtLeisure {
+			t.Errorf("%d neighbours hear at once of a chunk, not 1 to %d", got, tellAtLeisure)
+		}
+	}
+	m.now = m.now.Add(tellWithin)
+	m.tellRest(m.b, false)
+	m.hear(t)
+	for _, i := range []int{5, 1, 9} {
+		if got := m.toldOf(i); got != neighbours {
+			t.Errorf("%d neighbours hear of chunk %d in the end, not all %d", got, i, neighbours)
+		}
+	}
+}
+
 // Where there are few neighbours each hears of each chunk at once, as whoever proves the
 // blob leaves nothing unsaid.
 func TestHaveToFew(t *testing.T) {

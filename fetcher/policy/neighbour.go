@@ -373,6 +373,7 @@ func (c *Core) message(from chunkindex.NodeID, m *Message) {
 				forget(&n.refused)
 			}
 		}
+		b.coord.leaves(from)
 		c.dropAsker(b, from)
 	case MsgGrant:
 		c.heardGrant(b, from, m)

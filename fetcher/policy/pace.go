@@ -3,8 +3,6 @@ package policy
 import (
 	"slices"
 	"time"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // pipeline is the time between a chunk's end and the first byte of the one that
@@ -37,9 +35,8 @@ func (c *Core) ahead(length int64) int {
 // link stands idle between two chunks.
 const plenty = 32
 
-// hasPlenty reports whether there is so much of a blob to be had.
-func (c *Core) hasPlenty(d digest.Digest) bool {
-	b := c.lookUp(d)
+// hasPlenty reports whether there is so much of the blob to be had.
+func (b *blob) hasPlenty() bool {
 	return b != nil && !b.small && b.offered.CountBeyond(b.taken) >= plenty
 }
 

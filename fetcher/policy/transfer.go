@@ -139,7 +139,7 @@ func (c *Core) watchTransfers(b *blob) {
 // come later, and later be of use to others.
 func (c *Core) hasSlot(b *blob) bool {
 	slots := c.cfg.MinTransfers + c.ahead(b.cost())
-	if len(c.reads) == 0 && c.hasPlenty(b.id) {
+	if len(c.reads) == 0 && b.hasPlenty() {
 		slots++
 	}
 	// What the origin sends is nowhere else: it goes first.

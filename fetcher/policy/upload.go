@@ -76,7 +76,7 @@ func (c *Core) admits(u *upload) bool {
 	length := c.chunkLength(u.blob)
 	usual := Time(max(slowUpload*c.sendTimes.median(length), time.Duration(length>>10*int64(time.Second)>>10)))
 	slots := c.uploadSlots(length)
-	if c.hasPlenty(u.blob) {
+	if c.lookUp(u.blob).hasPlenty() {
 		slots = min(slots+1, c.cfg.Uploads)
 	}
 	if u.small {
