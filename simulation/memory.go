@@ -17,9 +17,9 @@ import (
 // blob that a node pulls, and for each chunk of it.
 const (
 	programMemory = 24 << 20
-	nodeMemory    = 76 << 10
-	blobMemory    = 72 << 10
-	chunkMemory   = 560
+	nodeMemory    = 64 << 10
+	blobMemory    = 56 << 10
+	chunkMemory   = 256
 )
 
 // MemoryError is a run that needs more memory than there is, or than it may take.
