@@ -31,6 +31,7 @@ var mended = []struct {
 	{161, "of the model: one that was found lying was to get from others what nobody serves it"},
 	{166, "a node that had asked who holds a blob, and got it before the answer came, did not say so to who wanted it"},
 	{188, "of the model: a proof judged what was there at its end"},
+	{291, "a coordinator granted anew what a node had read that was silent for a while, and which the DHT named"},
 	{309, "a version that was dropped as doubtful was refused for good, though the origin did not answer"},
 	{332, "nodes of a crowd that shrank counted on being told by everybody, whom they did not know"},
 	{377, "a node that hung when it was asked what it holds was not asked again"},

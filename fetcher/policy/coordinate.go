@@ -29,8 +29,10 @@ type coordinator struct {
 	byID   map[chunkindex.NodeID]*asker
 	stuck  int // how many of the askers are
 	grants []*grant
-	// settled: it is known what exists already; nothing is granted before.
+	// settled: it is known what exists already; nothing is granted before. asked is when
+	// somebody last asked.
 	settled bool
+	asked   Time
 	// known holds what was read by grantees, for those that are not neighbours.
 	known chunkindex.Bitfield
 	// taken holds what was asked for by nodes that said since that they want nothing any

@@ -218,3 +218,37 @@ func TestDoubtedIsBetterThanNothing(t *testing.T) {
 	b.epoch = 1
 	w.wait(20*time.Second, cl)
 }
+
+// A coordinator that nobody asked for long looks around before it grants again: one that
+// was silent may have read since what it was granted, and nobody have heard of it.
+func TestCoordinatorLooksAroundAgain(t *testing.T) {
+	w := newSparse(t, 12, 8)
+	d := w.blob("layer", 60*mib)
+	nodes := w.ranked(d)
+	first, silent, asker := nodes[0], nodes[1], nodes[2]
+	all := chunksOf(60*mib, false)
+	ask := Message{Kind: MsgAsk, Blob: d, Size: 60 * mib, Bits: chunkindex.FullBitfield(all)}
+	silent.mute, asker.mute = true, true
+	first.hears(silent, ask)
+	w.run(400*time.Millisecond, notDone)
+	first.hears(silent, Message{Kind: MsgHave, Blob: d, Size: 60 * mib, N: 1}) // and no more
+	w.run(3*time.Second, notDone)                                              // it is passed over
+	first.hears(asker, ask)
+	w.run(400*time.Millisecond, notDone)
+	if len(first.core.blobs[d].coord.grants) == 0 {
+		t.Fatal("nothing is granted to who asks")
+	}
+	first.hears(asker, Message{Kind: MsgLeave, Blob: d, Size: 60 * mib})
+	first.hears(silent, Message{Kind: MsgState, Blob: d, Size: 60 * mib, Want: true, Bits: chunkindex.NewBitfield(all), InFlight: chunkindex.NewBitfield(all)})
+	w.run(7*time.Second, notDone)
+	asked := 0
+	w.tells(func(from, to chunkindex.NodeID, kind MessageKind) {
+		if from == first.id && to == silent.id && kind == MsgState {
+			asked++
+		}
+	})
+	first.hears(asker, ask)
+	if b := first.core.blobs[d]; asked == 0 || len(b.coord.grants) > 0 {
+		t.Errorf("%d grants at once, and who was silent is asked %d times", len(b.coord.grants), asked)
+	}
+}
