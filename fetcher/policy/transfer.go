@@ -306,8 +306,12 @@ func (c *Core) transferred(t *transfer, n int64) {
 // about as long as it takes it to send something, and turns to those that it names.
 func (c *Core) refusedBy(b *blob, n *neighbour, others []chunkindex.NodeID) {
 	c.count(CountBusy, 1)
-	pause := max(c.transferTimes.median(b.cost()), minBusy)
-	c.setBusy(n.p, c.now.Add(min(pause<<min(n.p.refusals+2, 5), 2*c.cfg.AskTimeout)))
+	pause, most := max(c.transferTimes.median(b.cost()), minBusy), 2*c.cfg.AskTimeout
+	if b.hasPlenty() {
+		// Others are there to be asked, and most of what is asked anew is asked in vain.
+		pause, most = 2*pause, 2*most
+	}
+	c.setBusy(n.p, c.now.Add(min(pause<<min(n.p.refusals+2, 5), most)))
 	if n.p.refusals++; n.p.refusals%refusalsBorne == 0 {
 		// Perhaps it never serves; others, and the origin, may be asked meanwhile.
 		b.seats[n.place].shy = c.now.Add(2 * c.cfg.AskTimeout)
