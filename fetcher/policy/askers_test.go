@@ -119,3 +119,28 @@ func TestTakenIsNotLost(t *testing.T) {
 		}
 	}
 }
+
+// A coordinator whose own client comes, and says no size, asks the origin for it, since
+// only peers have spoken of it. What it granted until then still counts if they were
+// right: it was granted, and read, once more.
+func TestGrantsOutliveTheSize(t *testing.T) {
+	for _, size := range []int64{32 * mib, 48 * mib} {
+		m := coordinating(t, 3, 32)
+		m.b.isOpen = false
+		id := m.b.neighbours[0].p.id
+		m.takeAsk(m.b, id, m.want(3, 4, 5), 0, false)
+		m.b.coord.settled = true
+		m.coordinate(m.b)
+		if len(m.b.coord.grants) != 1 {
+			t.Fatalf("%d grants", len(m.b.coord.grants))
+		}
+		m.Step(m.now, Event{Kind: EvRead, Blob: m.b.id, Reader: 1, End: -1, Size: -1, Whole: true, Source: 1}, nil)
+		if m.b.coord != nil {
+			t.Fatal("coordinates without a size")
+		}
+		m.b.setSize(size, false)
+		if kept := m.b.coord != nil && len(m.b.coord.grants) == 1; kept != (size == 32*mib) {
+			t.Errorf("%d bytes: grants kept %v", size, kept)
+		}
+	}
+}

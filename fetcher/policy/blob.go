@@ -120,6 +120,9 @@ type blob struct {
 	// granted them hears of each chunk.
 	grantors []run
 	coord    *coordinator
+	// aside is the coordinator's state while the origin is asked for the size, of which
+	// only peers have spoken: if they are right, what was granted still counts.
+	aside *coordinator
 
 	// swarm is what this node knows of others as a member of the committee, the
 	// rest what it learned of others as one of the crowd.
@@ -237,6 +240,10 @@ func (b *blob) setSize(size int64, small bool) bool {
 	if small || b.n <= 1 {
 		b.small, b.n = true, 1
 	}
+	if b.coord == nil && b.aside != nil && b.aside.known.Len() == b.n {
+		b.coord = b.aside
+	}
+	b.aside = nil
 	b.have = chunkindex.NewBitfield(b.n)
 	b.doubt = chunkindex.NewBitfield(b.n)
 	b.share = chunkindex.NewBitfield(b.n)

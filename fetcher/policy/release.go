@@ -29,6 +29,9 @@ func (c *Core) read(ev *Event) {
 	h, held := c.held[ev.Blob]
 	if !b.opening && !b.isOpen && b.layoutSet() && (ev.Size != b.size || ev.Small != b.small) {
 		// Only peers have spoken of it so far.
+		if b.aside = nil; ev.Size < 0 && !ev.Small {
+			b.aside = b.coord
+		}
 		b.n, b.small, b.size, b.coord, b.grants, b.ask = 0, false, -1, nil, nil, asking{}
 	}
 	switch {
