@@ -17,9 +17,9 @@ func TestGrantsToWhomTheBlobWasRefuted(t *testing.T) {
 	for _, n := range nodes[1:] {
 		n.mute = true
 	}
-	epoch := 0
 	for k, n := range nodes[1:] {
-		if epoch = 0; k == 14 {
+		epoch := 0
+		if k == 14 {
 			epoch = 1
 		}
 		nodes[0].hears(n, Message{Kind: MsgAsk, Blob: d, Size: 60 * mib, Epoch: epoch, Bits: chunkindex.FullBitfield(chunksOf(60*mib, false))})

@@ -295,6 +295,11 @@ func (c *Core) transferred(t *transfer, n int64) {
 	c.heardFrom(p)
 	p.refusals = 0
 	c.setBusy(p, 0)
+	if o := t.b.as(p); o != nil && o.faults < corruptFault {
+		// What was slow in between is forgiven: else who is slow now and then in a long pull
+		// would count as one that serves nothing, and what it reads be read by another.
+		o.faults = 0
+	}
 	if t.answered != 0 {
 		c.received.add((c.now-t.answered)/Time(c.arriving()+1), n)
 	}
