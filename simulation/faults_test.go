@@ -438,3 +438,26 @@ func TestCrashOfManyIsMended(t *testing.T) {
 		t.Error("nothing was lost")
 	}
 }
+
+// A node that hangs while it reads from the origin, and of which nobody has asked anything
+// else, is noticed: the others waited for its word for ten seconds, and then each read for
+// itself what it had been reading.
+func TestHungReaderIsNoticed(t *testing.T) {
+	for _, seed := range []uint64{2951, 2981, 2987} {
+		w := crowd{nodes: 4, size: 40 * mib, seed: seed, up: 100 * mib, origin: 8 * mib, retries: 5, limit: time.Minute,
+			latency: time.Duration(1+seed%30) * time.Millisecond}
+		for _, kind := range []scenario.FaultKind{scenario.Mute, scenario.Stall} {
+			w.faults = append(w.faults, scenario.Fault{Kind: kind, Nodes: []int{3}, At: 1250*time.Millisecond + time.Duration(seed)*time.Millisecond, For: 30 * time.Second})
+		}
+		w.opt.Tune = func(_ int, p *policy.Config) { p.Verify = policy.VerifyStrict }
+		r := w.simulate(t)
+		for i, p := range r.Pulls {
+			if i != 3 && p.Done > 10*time.Second {
+				t.Errorf("seed %d: node %d waits for %v", seed, i, p.Done)
+			}
+		}
+		if hedges := r.Metrics[policy.CountHedge]; hedges > 0 {
+			t.Errorf("seed %d: %d hedges", seed, hedges)
+		}
+	}
+}

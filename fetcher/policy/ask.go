@@ -196,7 +196,7 @@ func (c *Core) missing(b *blob) (need chunkindex.Bitfield, some bool) {
 		if c.usable(b, n) && c.reached(b, b.seats[k].shy) {
 			served.Union(n.bits)
 		}
-		if n.inFlight.Count() > 0 && b.seats[k].alive && c.reached(b, b.seats[k].avoid) {
+		if n.inFlight.Count() > 0 && b.seats[k].alive && c.reached(b, b.seats[k].avoid) && c.watch(b, n.p.id, b.progress.Add(2*c.cfg.AskTimeout)) {
 			served.Union(n.inFlight)
 		}
 	}
@@ -249,7 +249,9 @@ func (c *Core) missingInPeace(b *blob) (need chunkindex.Bitfield, some bool) {
 			continue
 		}
 		n := b.neighbours[k]
-		if s.reads = n.inFlight.Count() > 0; s.reads {
+		if s.reads = n.inFlight.Count() > 0; s.reads && left.Intersects(n.inFlight) && c.watch(b, n.p.id, b.progress.Add(2*c.cfg.AskTimeout)) {
+			// Where nothing comes it may hang, and nobody would see: all may be waiting for its
+			// word alone, and have asked it for nothing.
 			left.Subtract(n.inFlight)
 		}
 	}
