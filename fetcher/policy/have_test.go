@@ -76,6 +76,20 @@ func (m *mesh) toldOf(i int) (n int) {
 	return n
 }
 
+// toldInTime lets the time go by in which all are told, and checks how many were told of
+// some chunks by then.
+func (m *mesh) toldInTime(t *testing.T, want int, chunks ...int) {
+	t.Helper()
+	m.now = m.now.Add(tellWithin)
+	m.tellRest(m.b, false)
+	m.hear(t)
+	for _, i := range chunks {
+		if got := m.toldOf(i); got != want {
+			t.Errorf("%d neighbours hear of chunk %d in the end, not the %d that lack it", got, i, want)
+		}
+	}
+}
+
 // What few have is told to everybody at once. What many have is told in turns, to each
 // neighbour together with what came since its last one, and to all within a quarter of
 // a second: a chunk that a neighbour never hears of is one that it never asks for.
@@ -99,14 +113,7 @@ func TestHaveInTurns(t *testing.T) {
 			t.Errorf("%d neighbours hear at once of a common chunk, not 1 to %d", got, tellAtOnce)
 		}
 	}
-	m.now = m.now.Add(tellWithin)
-	m.tellRest(m.b, false)
-	m.hear(t)
-	for _, i := range common {
-		if got := m.toldOf(i); got != neighbours/2 {
-			t.Errorf("%d neighbours hear of chunk %d in the end, not the %d that lack it", got, i, neighbours/2)
-		}
-	}
+	m.toldInTime(t, neighbours/2, common...)
 	if all := len(common) * neighbours / 2; m.sent > all*3/4 {
 		t.Errorf("%d messages for what %d would say one by one", m.sent, all)
 	}
@@ -131,14 +138,7 @@ func TestHaveAtLeisure(t *testing.T) {
 			t.Errorf("%d neighbours hear at once of a chunk, not 1 to %d", got, tellAtLeisure)
 		}
 	}
-	m.now = m.now.Add(tellWithin)
-	m.tellRest(m.b, false)
-	m.hear(t)
-	for _, i := range []int{5, 1, 9} {
-		if got := m.toldOf(i); got != neighbours {
-			t.Errorf("%d neighbours hear of chunk %d in the end, not all %d", got, i, neighbours)
-		}
-	}
+	m.toldInTime(t, neighbours, 5, 1, 9)
 }
 
 // Where there are few neighbours each hears of each chunk at once, as whoever proves the
