@@ -20,8 +20,9 @@ type width struct {
 	// the next time.
 	hold, pause int
 	// found: doubling was of no use any more, see start. warm: the reads that the last
-	// doubling added have had the time to begin.
-	found, warm bool
+	// doubling added have had the time to begin. twice: it is measured once more whether it
+	// was of use.
+	found, warm, twice bool
 }
 
 const (
@@ -64,7 +65,10 @@ func (w *width) adapt(now Time, least, most int) int {
 
 // start doubles the width for as long as that brings half as much again, chunk by chunk
 // and not stripe by stripe: what comes into a crowd in the first second is what its
-// nodes have to trade in the next.
+// nodes have to trade in the next. One window of a few chunks may mislead, since new reads
+// begin late and their nodes also get chunks from others; and a crowd of thousands that stays
+// with too little from the origin has little to trade for seconds. So only two in a row
+// end it.
 func (w *width) start(now Time, least, most int) {
 	switch {
 	case now <= w.since:
@@ -80,6 +84,10 @@ func (w *width) start(now Time, least, most int) {
 	}
 	rate := w.measure(now)
 	switch {
+	case w.rate > 0 && rate*2 < w.rate*3 && !w.twice:
+		w.twice = true
+		w.begin(now)
+		return
 	case w.rate > 0 && rate*2 < w.rate*3:
 		w.now, w.pause, w.hold = max(least, w.now/2), 2, 2
 		w.found = true
@@ -88,7 +96,7 @@ func (w *width) start(now Time, least, most int) {
 	default:
 		w.now = min(2*w.now, most)
 	}
-	w.rate, w.warm = rate, false
+	w.rate, w.warm, w.twice = rate, false, false
 	w.begin(now)
 }
 
