@@ -30,7 +30,7 @@ type letter struct {
 	small bool
 	chunk int
 	n     int
-	rest  uint64
+	rest  [4]uint64
 	size  int64
 	blob  digest.Digest
 	whole *policy.Message // of a kind that is more than these numbers; else nil

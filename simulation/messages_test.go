@@ -186,7 +186,7 @@ func TestLossDelaysMessages(t *testing.T) {
 func TestLetter(t *testing.T) {
 	bits := chunkindex.FullBitfield(3)
 	for kind := policy.MsgState; kind <= policy.MsgFree; kind++ {
-		sent := policy.Message{Kind: kind, Blob: "b", Size: 7, Small: true, Chunk: 1, N: 2, Rest: 5}
+		sent := policy.Message{Kind: kind, Blob: "b", Size: 7, Small: true, Chunk: 1, N: 2, Rest: [4]uint64{5}}
 		if kind == policy.MsgState || kind == policy.MsgAsk {
 			sent.Bits, sent.Epoch = bits, 3
 		}

@@ -101,7 +101,13 @@ func (c *Core) relay(b *blob, need chunkindex.Bitfield) bool {
 			b.ask.checked = c.now
 			return true
 		}
-		if c.watch(b, to, b.ask.at) {
+		since := b.ask.at
+		if len(b.live) > 0 && c.now < b.progress.Add(2*c.cfg.AskTimeout) {
+			// A crowd that has enough to trade need not ask it twice a second, each of them,
+			// whether it is there.
+			since = max(since, c.peers.get(to).heard.Add(fedPatience*c.cfg.AskTimeout))
+		}
+		if c.watch(b, to, since) {
 			break
 		}
 		c.count(CountTakeover, 1)
@@ -160,7 +166,12 @@ func (c *Core) relay(b *blob, need chunkindex.Bitfield) bool {
 	return true
 }
 
-const maxAskRepeats = 2
+const (
+	maxAskRepeats = 2
+	// fedPatience is for how many times Config.AskTimeout more a silent coordinator is left
+	// alone by a node to which chunks come.
+	fedPatience = 3
+)
 
 // passedOver lists the nodes that rank before id and do not answer: id must not
 // send the asker back to them.

@@ -18,7 +18,8 @@ const (
 	// tellAtOnce is about how many neighbours are told of a chunk at once, tellAtLeisure
 	// how many where there is plenty.
 	tellAtOnce, tellAtLeisure = 8, 4
-	// rarely: a chunk that less than one in so many neighbours has is a rare one.
+	// rarely: a chunk of the blob's head, which all readers wait for, is rare where less than
+	// one in so many neighbours has it. Any other is rare where none has.
 	rarely = 10
 	// tellWithin is how long the others wait at most for their turn if no other chunk
 	// comes.
@@ -57,7 +58,7 @@ func (c *Core) gain(b *blob, i int) {
 }
 
 // turns is among how many parts of the neighbours the turns go round. All are told at
-// once of a chunk that few of them have, where chunks are in doubt, and where a second
+// once of a chunk that is rare, where chunks are in doubt, and where a second
 // holder counts. But where everybody has much to choose from, what is new is wanted no
 // sooner than the rest, and few are told at once, whatever it is.
 func (c *Core) turns(b *blob, i int) int {
@@ -67,7 +68,7 @@ func (c *Core) turns(b *blob, i int) int {
 		return 1
 	case b.hasPlenty():
 		return max((n+tellAtLeisure-1)/tellAtLeisure, 1)
-	case int(b.avail[i])*rarely < n:
+	case b.avail[i] == 0 || i < headChunks && int(b.avail[i])*rarely < n:
 		return 1
 	}
 	return max((n+tellAtOnce-1)/tellAtOnce, 1)
@@ -106,15 +107,15 @@ func (c *Core) tell(b *blob, n *neighbour) {
 	for _, i := range news {
 		switch beyond := int(i) - m.Chunk - m.N; {
 		case m.N > 0 && beyond < 0: // twice the same
-		case m.N > 0 && beyond == 0 && m.Rest == 0:
+		case m.N > 0 && beyond == 0:
 			m.N++
 		case m.N > 0 && beyond < restBits:
-			m.Rest |= 1 << beyond
+			m.Rest[beyond/64] |= 1 << (beyond % 64)
 		default:
 			if m.N > 0 {
 				c.send(n.p.id, m)
 			}
-			m.Chunk, m.N, m.Rest = int(i), 1, 0
+			m.Chunk, m.N, m.Rest = int(i), 1, [restWords]uint64{}
 		}
 	}
 	if m.N > 0 {

@@ -165,9 +165,9 @@ func TestHaveToFew(t *testing.T) {
 
 // A message names chunks that lie too far apart for one in several.
 func TestHaveFarApart(t *testing.T) {
-	m := newMesh(t, 1, 400)
+	m := newMesh(t, 1, 700)
 	n := m.b.neighbours[0]
-	for _, i := range []int{390, 3, 4, 4, 68, 67, 6} {
+	for _, i := range []int{690, 3, 4, 4, 261, 68, 5 + restBits - 1, 6} {
 		m.b.hold(i)
 		m.b.share.Set(i)
 		m.b.gained = append(m.b.gained, int32(i))
@@ -177,7 +177,7 @@ func TestHaveFarApart(t *testing.T) {
 	for _, e := range m.out {
 		said = slices.AppendSeq(said, e.Msg.chunks())
 	}
-	if want := []int{3, 4, 6, 67, 68, 390}; !slices.Equal(said, want) || len(m.out) != 3 {
+	if want := []int{3, 4, 6, 68, 5 + restBits - 1, 261, 690}; !slices.Equal(said, want) || len(m.out) != 3 {
 		t.Errorf("%v are named in %d messages, not %v in 3", said, len(m.out), want)
 	}
 }

@@ -26,7 +26,7 @@ const (
 	// itself under an earlier one is void.
 	MsgState
 	// MsgHave: the sender now holds the N chunks from Chunk on, and of those after
-	// them each for which Rest has a bit: bit k stands for chunk Chunk+N+k.
+	// them each for which Rest has a bit: bit k of word w stands for chunk Chunk+N+64w+k.
 	MsgHave
 	// MsgLeave: the sender lost interest; no more MsgHave, please.
 	MsgLeave
@@ -94,7 +94,7 @@ type Message struct {
 	Reply bool
 	Chunk int
 	N     int
-	Rest  uint64
+	Rest  [restWords]uint64
 	Epoch int
 	// Status is an HTTP status of Origin. Wait goes with it, in whole milliseconds
 	// on the wire.
@@ -111,11 +111,23 @@ type Message struct {
 	InFlight chunkindex.Bitfield
 }
 
-// restBits is how many chunks Rest can speak of.
-const restBits = 63
+// restWords is the length of Rest, restBits how many chunks it can speak of: all that a
+// node with [Config.Window] chunks to choose from got since it told a neighbour last, but
+// for those at the end of a blob of many chunks.
+const (
+	restWords = 4
+	restBits  = 64 * restWords
+)
 
 // end is one more than the highest chunk that a MsgHave speaks of.
-func (m *Message) end() int { return m.Chunk + m.N + bits.Len64(m.Rest) }
+func (m *Message) end() int {
+	for w := restWords - 1; w >= 0; w-- {
+		if m.Rest[w] != 0 {
+			return m.Chunk + m.N + 64*w + bits.Len64(m.Rest[w])
+		}
+	}
+	return m.Chunk + m.N
+}
 
 // chunks are those that a MsgHave speaks of, in order.
 func (m *Message) chunks() iter.Seq[int] {
@@ -125,9 +137,11 @@ func (m *Message) chunks() iter.Seq[int] {
 				return
 			}
 		}
-		for rest := m.Rest; rest != 0; rest &= rest - 1 {
-			if !yield(m.Chunk + m.N + bits.TrailingZeros64(rest)) {
-				return
+		for w, rest := range m.Rest {
+			for ; rest != 0; rest &= rest - 1 {
+				if !yield(m.Chunk + m.N + 64*w + bits.TrailingZeros64(rest)) {
+					return
+				}
 			}
 		}
 	}

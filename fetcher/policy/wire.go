@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -96,7 +97,7 @@ func AppendMessage(dst []byte, m *Message) []byte {
 		dst = binary.AppendUvarint(dst, uint64(m.N))
 	}
 	if f&fieldRest != 0 {
-		dst = binary.AppendUvarint(dst, m.Rest)
+		dst = appendRest(dst, &m.Rest)
 	}
 	if f&fieldEpoch != 0 {
 		dst = binary.AppendUvarint(dst, uint64(m.Epoch))
@@ -161,6 +162,20 @@ func appendBits(dst []byte, b chunkindex.Bitfield) []byte {
 	return b.Append(append(dst, 2))
 }
 
+// appendRest writes the words as how many bytes they take without the zeros at the end,
+// and those bytes, the lowest first.
+func appendRest(dst []byte, rest *[restWords]uint64) []byte {
+	var all [8 * restWords]byte
+	n := 0
+	for w, x := range rest {
+		binary.LittleEndian.PutUint64(all[8*w:], x)
+		if x != 0 {
+			n = 8*w + (bits.Len64(x)+7)/8
+		}
+	}
+	return append(append(dst, byte(n)), all[:n]...)
+}
+
 // maxWait bounds what a message may say to wait for, in milliseconds.
 const maxWait = 24 * 60 * 60 * 1000
 
@@ -195,6 +210,23 @@ func (d *decoder) uint(limit int64) int64 {
 	}
 	d.data = d.data[n:]
 	return int64(v)
+}
+
+// rest reads what appendRest wrote.
+func (d *decoder) rest(rest *[restWords]uint64) {
+	var all [8 * restWords]byte
+	n := int(d.byte())
+	if n > len(all) {
+		d.fail()
+		return
+	}
+	if copy(all[:], d.bytes(n)); n > 0 && all[n-1] == 0 {
+		d.fail() // there is one encoding of each
+		return
+	}
+	for w := range rest {
+		rest[w] = binary.LittleEndian.Uint64(all[8*w:])
+	}
 }
 
 func (d *decoder) bytes(n int) []byte {
@@ -267,7 +299,7 @@ func DecodeMessage(data []byte) (Message, error) {
 		m.N = int(d.uint(chunkindex.MaxBlobSize / chunkindex.MinChunkLength))
 	}
 	if f&fieldRest != 0 {
-		m.Rest = uint64(d.uint(1<<restBits - 1))
+		d.rest(&m.Rest)
 	}
 	if f&fieldEpoch != 0 {
 		m.Epoch = int(d.uint(1 << 20))
