@@ -9,6 +9,9 @@ import "github.com/peercache/peercache/fetcher/policy"
 // bypass has a client read the origin from where it stands.
 func (c *cluster) bypass(n *node, e *policy.Effect) {
 	cl := &n.clients[e.Reader-1]
+	if cl.leaving {
+		return
+	}
 	b := c.blobs[cl.blob]
 	cl.bypassed = true
 	c.rules.refused(n, cl, e)

@@ -44,6 +44,7 @@ type client struct {
 	wrong, rotten bool
 	bypassed      bool // reads the origin past the store
 	ended         bool
+	leaving       bool // has ended, and the core does not know yet
 }
 
 // pull has a client begin, now or, if its node is away, when it comes back.
@@ -220,6 +221,9 @@ func (c *cluster) firstByte(n *node, k int32) {
 func (c *cluster) deliver(n *node, e *policy.Effect) {
 	cl := &n.clients[e.Reader-1]
 	b := c.blobs[cl.blob]
+	if cl.leaving {
+		return
+	}
 	if cl.ended {
 		c.broken("%s delivers to reader %d, which has ended", n.id, e.Reader)
 		return
@@ -243,14 +247,28 @@ func (c *cluster) consumed(n *node, reader policy.ID) {
 	}
 	cl.said = cl.upto
 	blob, upto := cl.blob, cl.upto
-	c.step(n, policy.Event{Kind: policy.EvConsumed, Reader: reader, Off: upto})
-	cl = &n.clients[reader-1]
-	if cl.ended || upto < c.blobs[blob].size {
+	next := nothingElse
+	if upto >= c.blobs[blob].size {
+		next = afterConsumed
+	}
+	c.stepThen(n, policy.Event{Kind: policy.EvConsumed, Reader: reader, Off: upto}, next, uint64(reader))
+}
+
+// tookAll ends a client that has all of a blob.
+func (c *cluster) tookAll(n *node, reader policy.ID) {
+	cl := &n.clients[reader-1]
+	if cl.ended {
 		return
 	}
-	cl.ended = true
-	c.step(n, policy.Event{Kind: policy.EvCancel, Reader: reader})
+	c.cancel(n, reader)
 	c.complete(n, &n.clients[reader-1])
+}
+
+// cancel has a core know that a client wants no more.
+func (c *cluster) cancel(n *node, reader policy.ID) {
+	cl := &n.clients[reader-1]
+	cl.ended, cl.leaving = true, c.ahead != nil
+	c.step(n, policy.Event{Kind: policy.EvCancel, Reader: reader})
 }
 
 // complete is the end of a request that has been answered.
@@ -285,6 +303,9 @@ func (c *cluster) waitingFor(n *node, k int32) (some []int32) {
 // refused is what a core says of a request that it gives up.
 func (c *cluster) refused(n *node, e *policy.Effect) {
 	cl := &n.clients[e.Reader-1]
+	if cl.leaving {
+		return
+	}
 	c.rules.refused(n, cl, e)
 	c.failed(n, cl, e.Status)
 }
@@ -333,8 +354,8 @@ func (c *cluster) hangUp(n *node, reader policy.ID) {
 	if cl.ended || !c.ending && !n.leaving && len(c.waitingFor(n, cl.blob)) > 0 {
 		return
 	}
-	cl.ended = true
 	if cl.bypassed {
+		cl.ended = true
 		for _, i := range n.reads {
 			if c.reads.all[i].reader == reader {
 				c.stopRead(i)
@@ -343,7 +364,7 @@ func (c *cluster) hangUp(n *node, reader policy.ID) {
 		}
 		return
 	}
-	c.step(n, policy.Event{Kind: policy.EvCancel, Reader: reader})
+	c.cancel(n, reader)
 }
 
 func (c *cluster) retry(n *node, k int32, try int) {

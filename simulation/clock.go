@@ -40,11 +40,13 @@ func (k *clock) at(now int64) int64 {
 }
 
 // clockOf is what a node's clock shows.
-func (c *cluster) clockOf(n *node) int64 {
+func (c *cluster) clockOf(n *node) int64 { return n.clockAt(c.now) }
+
+func (n *node) clockAt(now int64) int64 {
 	if n.clock == nil {
-		return c.now
+		return now
 	}
-	n.clock.shown = max(n.clock.shown, n.clock.at(c.now))
+	n.clock.shown = max(n.clock.shown, n.clock.at(now))
 	return n.clock.shown
 }
 
@@ -73,7 +75,6 @@ func (c *cluster) setTimer(n *node, t policy.Time) {
 	}
 	n.timerAt = max(c.realTime(n, int64(t)), c.now)
 	if n.timerDue == 0 || n.timerAt < n.timerDue {
-		n.timerDue = n.timerAt
-		c.q.push(n.timerAt, evTimer, n.index, n.life, 0)
+		n.timerDue = c.q.push(n.timerAt, evTimer, n.index, n.life, 0)
 	}
 }

@@ -76,9 +76,12 @@ type cluster struct {
 	suffering     []*fault
 	sides, oneWay uint64
 	held          []heldUp
+	// unlinks is how many connections have ended.
+	unlinks int
 	// keepsTimes: when chunks were stored matters, since a node dies and comes back.
 	keepsTimes bool
 
+	ahead  *ahead // nil where one event is over before the next begins
 	series series
 	watch  watch
 	ending bool // no client wants anything any more
@@ -306,6 +309,10 @@ func (c *cluster) connect(n, o *node) {
 // play has everything happen until the last pull is over, or, at the end, until
 // nothing happens any more.
 func (c *cluster) play(ctx context.Context, end int64) {
+	if c.ahead != nil {
+		c.playWindows(ctx, end)
+		return
+	}
 	for n := 0; c.err == nil && (c.waiting > 0 || c.ending); n++ {
 		if n%lookAround == 0 && c.lookAround(ctx) {
 			return

@@ -94,8 +94,7 @@ type write struct {
 // write has a disk begin with the next chunk, or go on with one at another rate.
 func (c *cluster) write(n *node) {
 	n.writing = c.now
-	n.written = c.now + mulDiv(n.writes[0].left, nanos, n.disk)
-	c.q.push(n.written, evWritten, n.index, n.life, 0)
+	n.written = c.q.push(c.now+mulDiv(n.writes[0].left, nanos, n.disk), evWritten, n.index, n.life, 0)
 }
 
 // wrote is called when a disk may be done with a chunk.

@@ -128,8 +128,7 @@ func (c *cluster) timer(n *node) {
 	switch {
 	case n.timerAt == 0:
 	case n.timerAt > c.now:
-		n.timerDue = n.timerAt
-		c.q.push(n.timerAt, evTimer, n.index, n.life, 0)
+		n.timerDue = c.q.push(n.timerAt, evTimer, n.index, n.life, 0)
 	default:
 		n.timerAt = 0
 		c.step(n, policy.Event{Kind: policy.EvTimer})

@@ -193,27 +193,38 @@ func TestBrokenCoresAreCaught(t *testing.T) {
 		})},
 	} {
 		t.Run(name, func(t *testing.T) {
-			res, err := Simulate(context.Background(), tc.run, Options{NewCore: tc.newCore, Tune: tc.tune})
-			if err != nil {
-				t.Fatal(err)
-			}
-			found := false
-			for _, v := range res.Invariants {
-				if v.Checks == 0 {
-					t.Errorf("%s was never checked", v.Name)
-				}
-				if v.Name == tc.by {
-					found = true
-				}
-				if (v.Violations > 0) != (v.Name == tc.by) {
-					t.Errorf("%s was broken %d times: %s", v.Name, v.Violations, v.First)
-				}
-				t.Logf("%s: %d checks, %s", v.Name, v.Checks, v.First)
-			}
-			if !found && tc.by != "" {
-				t.Errorf("there is no invariant %s", tc.by)
-			}
+			caughtBy(t, tc.by, tc.run, Options{NewCore: tc.newCore, Tune: tc.tune})
 		})
+		t.Run(name+", in windows", func(t *testing.T) {
+			opt := inWindows(2)
+			opt.NewCore, opt.Tune = tc.newCore, tc.tune
+			caughtBy(t, tc.by, tc.run, opt)
+		})
+	}
+}
+
+// caughtBy has a run break the invariant of a name, "" for none, and no other.
+func caughtBy(t *testing.T, by string, run *scenario.Run, opt Options) {
+	t.Helper()
+	res, err := Simulate(context.Background(), run, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, v := range res.Invariants {
+		if v.Checks == 0 {
+			t.Errorf("%s was never checked", v.Name)
+		}
+		if v.Name == by {
+			found = true
+		}
+		if (v.Violations > 0) != (v.Name == by) {
+			t.Errorf("%s was broken %d times: %s", v.Name, v.Violations, v.First)
+		}
+		t.Logf("%s: %d checks, %s", v.Name, v.Checks, v.First)
+	}
+	if !found && by != "" {
+		t.Errorf("there is no invariant %s", by)
 	}
 }
 

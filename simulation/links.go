@@ -262,8 +262,7 @@ func (w *network) plan(i int32) {
 	at := f.settled + (need+f.rate-1)/f.rate
 	at = min(at, max(f.saidAt+progressTime, f.settled+1))
 	if f.due == 0 || at < f.due {
-		f.due = at
-		w.q.push(at, evFlow, 0, f.gen, uint64(i))
+		f.due = w.q.push(at, evFlow, 0, f.gen, uint64(i))
 	}
 }
 

@@ -20,6 +20,8 @@ const (
 	nodeMemory    = 64 << 10
 	blobMemory    = 56 << 10
 	chunkMemory   = 256
+	// windowMemory is what the windows of a large cluster take.
+	windowMemory = 32 << 20
 )
 
 // MemoryError is a run that needs more memory than there is, or than it may take.
@@ -62,6 +64,9 @@ func Estimate(run *scenario.Run) int64 {
 	sum := int64(programMemory) + n*nodeMemory + n*n/8 + 8*n*int64(len(run.Blobs))
 	if n <= fullMesh {
 		sum += 8 * n * n
+	}
+	if n >= ManyNodes {
+		sum += windowMemory
 	}
 	costs := map[string]int64{} // of the images that a node pulls
 	for _, images := range pulled {

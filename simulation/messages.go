@@ -36,17 +36,23 @@ type letter struct {
 	whole *policy.Message // of a kind that is more than these numbers; else nil
 }
 
-// write puts a message into a letter. They share nothing with its sender: it goes over a
-// wire.
-func (l *letter) write(m *policy.Message) {
-	switch m.Kind {
+// isShort reports whether messages of a kind are few numbers.
+func isShort(kind policy.MessageKind) bool {
+	switch kind {
 	case policy.MsgHave, policy.MsgFree, policy.MsgPing, policy.MsgPong:
-		l.kind, l.small, l.chunk, l.n, l.rest, l.size, l.blob = m.Kind, m.Small, m.Chunk, m.N, m.Rest, m.Size, m.Blob
-	default:
-		whole := *m
-		own(&whole)
-		l.whole = &whole
+		return true
 	}
+	return false
+}
+
+// write puts a message into a letter. It shares nothing with its sender: see own.
+func (l *letter) write(m *policy.Message) {
+	if isShort(m.Kind) {
+		l.kind, l.small, l.chunk, l.n, l.rest, l.size, l.blob = m.Kind, m.Small, m.Chunk, m.N, m.Rest, m.Size, m.Blob
+		return
+	}
+	whole := *m
+	l.whole = &whole
 }
 
 // read gives the message that was written.
@@ -102,7 +108,7 @@ func (c *cluster) buffered(from, to *node) int64 {
 	for _, i := range to.transfers {
 		if t := &c.transfers.all[i]; t.from == from.index && t.flow >= 0 {
 			f := &c.net.flows[t.flow]
-			c.net.settle(f, c.now)
+			c.net.settle(f, c.netNow())
 			left += f.total - f.moved()
 			rate += f.rate
 		}
@@ -141,6 +147,13 @@ func (c *cluster) send(n *node, to *chunkindex.NodeID, m *policy.Message) {
 	c.carry(n, o, arrives+o.work, evMessage, o.index, o.life, uint64(s))
 }
 
+// ownEffect has a message that is to be sent share nothing with the core that sends it.
+func ownEffect(e *policy.Effect) {
+	if e.Kind == policy.EfSend && !isShort(e.Msg.Kind) {
+		own(&e.Msg)
+	}
+}
+
 // own has a message share nothing with its sender: it goes over a wire.
 func own(m *policy.Message) {
 	if m.Bits.Len() > 0 {
@@ -163,7 +176,7 @@ func own(m *policy.Message) {
 // arrived has a node take a message, once its CPU is done with those before. The
 // message's own time on an idle CPU has gone by already.
 func (c *cluster) arrived(n *node, i int32, life uint32) {
-	if life != n.life || !n.isLinked(c.letters.all[i].from) {
+	if life != n.life || !c.stillLinked(n, c.letters.all[i].from) {
 		c.letters.drop(i)
 		return
 	}
@@ -179,8 +192,7 @@ func (c *cluster) arrived(n *node, i int32, life uint32) {
 
 // planNext has the CPU take the first message of those that wait.
 func (c *cluster) planNext(n *node) {
-	n.next = max(n.busy+n.work, c.now)
-	c.q.push(n.next, evTaken, n.index, n.life, 0)
+	n.next = c.q.push(max(n.busy+n.work, c.now), evTaken, n.index, n.life, 0)
 }
 
 func (c *cluster) takeNext(n *node) {
@@ -196,12 +208,13 @@ func (c *cluster) takeNext(n *node) {
 func (c *cluster) hear(n *node, i int32) {
 	n.busy = c.now
 	l := &c.letters.all[i]
-	if n.down || !n.isLinked(l.from) {
+	if n.down || !c.stillLinked(n, l.from) {
 		c.letters.drop(i)
 		return
 	}
-	c.event = policy.Event{Kind: policy.EvMessage, Peer: c.nodes[l.from].id}
-	l.read(&c.event.Msg)
+	ev := c.toStep(n)
+	*ev = policy.Event{Kind: policy.EvMessage, Peer: c.nodes[l.from].id}
+	l.read(&ev.Msg)
 	c.letters.drop(i)
 	c.handOver(n)
 }

@@ -190,8 +190,10 @@ func TestLetter(t *testing.T) {
 		if kind == policy.MsgState || kind == policy.MsgAsk {
 			sent.Bits, sent.Epoch = bits, 3
 		}
+		e := policy.Effect{Kind: policy.EfSend, Msg: sent}
+		ownEffect(&e)
 		var l letter
-		l.write(&sent)
+		l.write(&e.Msg)
 		var got policy.Message
 		if l.read(&got); !reflect.DeepEqual(got, sent) {
 			t.Errorf("%+v was read as %+v", sent, got)

@@ -48,6 +48,8 @@ type node struct {
 	sides             uint64      // of partitions
 	stale             int64       // as of when the DHT answers it, 0 as of now
 	changes           []int64     // when it came or went, since the start
+	window            uint64      // number of the latest window in which its core takes a step
+	job               int32       // its latest in that
 
 	// how many faults have it do so
 	corrupt, forges, lies, stalls, mute, offline, full int
@@ -55,6 +57,10 @@ type node struct {
 }
 
 func (n *node) isLinked(o int32) bool { return n.linked[o>>6]&(1<<(o&63)) != 0 }
+
+// stillLinked is isLinked for two that were connected before. It saves a look at the set, which
+// is the larger the more nodes there are, where no connection has ended.
+func (c *cluster) stillLinked(n *node, o int32) bool { return c.unlinks == 0 || n.isLinked(o) }
 
 func (n *node) unlink(o int32) {
 	n.linked[o>>6] &^= 1 << (o & 63)
@@ -65,26 +71,89 @@ func (n *node) unlink(o int32) {
 	}
 }
 
-// step hands an event to a core and carries out what follows. It is never called
-// while effects are carried out: what they lead to goes through the queue.
+// step hands an event to a core and carries out what follows, or, where time goes in
+// windows, has that be done later. It is never called while effects are carried out: what
+// they lead to goes through the queue.
 func (c *cluster) step(n *node, ev policy.Event) {
 	if n.down {
 		return
 	}
-	c.event = ev
+	*c.toStep(n) = ev
 	c.handOver(n)
 }
 
-// handOver is step for the event in c.event, which is there, and not on the stack,
-// because it is large and others get a pointer to it. The node is up.
+// stepThen is step, and continues once the effects have been carried out.
+func (c *cluster) stepThen(n *node, ev policy.Event, next continuation, arg uint64) {
+	c.step(n, ev)
+	if c.ahead != nil && !n.down {
+		c.ahead.continueWith(next, arg)
+		return
+	}
+	c.proceed(n, next, arg)
+}
+
+// continuation is what there is to be done when a core has taken an event: see cluster.proceed.
+type continuation uint8
+
+const (
+	nothingElse   continuation = iota
+	afterUpload                // transfer: the peer has answered
+	afterHeaders               // origin read: its body begins
+	afterChunks                // origin read: that was the last chunk
+	afterConsumed              // reader: it has taken all that there was
+)
+
+func (c *cluster) proceed(n *node, next continuation, arg uint64) {
+	switch next {
+	case afterUpload:
+		c.uploadAnswered(arg)
+	case afterHeaders:
+		c.bodyBegins(arg)
+	case afterChunks:
+		if i, r := c.readAt(arg); r != nil {
+			c.finishRead(i)
+		}
+	case afterConsumed:
+		c.tookAll(n, policy.ID(arg))
+	}
+}
+
+// toStep is where the next event of a core, which is up, goes. handOver follows. It is not on
+// the stack because it is large and others get a pointer to it.
+func (c *cluster) toStep(n *node) *policy.Event {
+	if c.ahead != nil {
+		return c.ahead.add(c, n)
+	}
+	return &c.event
+}
+
+// handOver is step for the event that is where toStep says. The node is up.
 func (c *cluster) handOver(n *node) {
+	if c.ahead != nil {
+		return
+	}
 	ev := &c.event
+	c.note(n, ev)
+	effects := n.core.Step(policy.Time(c.clockOf(n)), *ev, c.effects[:0])
+	for i := range effects {
+		ownEffect(&effects[i])
+	}
+	c.carryOut(n, ev, effects)
+	clear(effects)
+	c.effects = effects
+}
+
+// note notes that a core is told something.
+func (c *cluster) note(n *node, ev *policy.Event) {
 	c.res.Steps++
 	c.trace.mix(uint64(c.now), uint64(n.index)<<8|uint64(ev.Kind), uint64(ev.ID), uint64(ev.Chunk), uint64(ev.N))
 	if ev.Kind == policy.EvMessage {
 		c.trace.mix(uint64(ev.Msg.Kind), uint64(ev.Msg.Chunk), uint64(ev.Msg.N))
 	}
-	effects := n.core.Step(policy.Time(c.clockOf(n)), *ev, c.effects[:0])
+}
+
+// carryOut does what followed from a step.
+func (c *cluster) carryOut(n *node, ev *policy.Event, effects []policy.Effect) {
 	c.rules.stepped(n, ev, effects)
 	if c.opt.Observe != nil {
 		c.opt.Observe(time.Duration(c.now-startTime), int(n.index), ev, effects)
@@ -92,8 +161,6 @@ func (c *cluster) handOver(n *node) {
 	for i := range effects {
 		c.do(n, &effects[i])
 	}
-	clear(effects)
-	c.effects = effects
 }
 
 // post has an event happen to a node later.
@@ -129,6 +196,9 @@ func (c *cluster) do(n *node, e *policy.Effect) {
 		if t := &c.transfers.all[i]; t.open && t.serial == uint32(e.ID>>32) && t.from == n.index {
 			t.busy = e.Kind == policy.EfBusy
 			t.peers = slices.Clone(e.Peers)
+		} else if e.Kind == policy.EfServe && c.ahead != nil {
+			// The asker has cancelled it meanwhile.
+			c.q.push(c.now, evUploaded, n.index, n.life, uint64(e.ID))
 		}
 	case policy.EfCooldown:
 		n.view.pauseAll = max(n.view.pauseAll, c.now+min(int64(e.Wait), maxPause))
@@ -194,7 +264,7 @@ func (c *cluster) open(n *node, e *policy.Effect) {
 func (c *cluster) sendSums(n *node, e *policy.Effect) {
 	m := policy.Message{Kind: policy.MsgSums, Blob: e.Blob, Size: e.Size, Chunk: e.Chunk, N: int(e.N)}
 	k := c.blobOf(e.Blob)
-	for i := e.Chunk; i < e.Chunk+int(e.N); i++ {
+	for i := e.Chunk; i < e.Chunk+int(e.N) && n.held[k] != nil; i++ {
 		m.Sums = append(m.Sums, c.blobs[k].sum(i, n.serves(n.held[k], i).recorded()))
 	}
 	c.send(n, &e.Peer, &m)

@@ -158,17 +158,25 @@ func (c *cluster) answered(arg uint64) {
 	if !r.told {
 		r.told = true
 		if r.reader == 0 {
-			c.step(n, policy.Event{Kind: policy.EvOriginHeaders, Blob: b.id, ID: r.id, Size: b.size, Ranged: true})
-		}
-		if i, r = c.readAt(arg); r == nil {
+			c.stepThen(n, policy.Event{Kind: policy.EvOriginHeaders, Blob: b.id, ID: r.id, Size: b.size, Ranged: true}, afterHeaders, arg)
 			return
 		}
 	}
+	c.bodyBegins(arg)
+}
+
+// bodyBegins has the bytes of an answer come, if the core still wants them.
+func (c *cluster) bodyBegins(arg uint64) {
+	i, r := c.readAt(arg)
+	if r == nil {
+		return
+	}
+	n := c.nodes[r.node]
 	if r.chunk >= r.end {
 		c.finishRead(i)
 		return
 	}
-	r.flow = c.net.start(c.now, c.topo.fromOrigin(r.node), c.nextBytes(r), c.originCap(n), i, true)
+	r.flow = c.net.start(c.netNow(), c.topo.fromOrigin(r.node), c.nextBytes(r), c.originCap(n), i, true)
 	if n.offline > 0 || c.suffers(scenario.OriginStall, n) != nil {
 		c.halt(i)
 	}
@@ -228,16 +236,18 @@ func (c *cluster) originChunk(i int32) {
 	} else {
 		c.net.next(c.now, r.flow, c.nextBytes(r))
 	}
-	serial := r.serial
 	if r.reader == 0 {
 		n.hand = append(n.hand, handed{r.id, chunk, 0})
 		ev := policy.Event{Kind: policy.EvOriginChunk, Blob: b.id, ID: r.id, Chunk: chunk, Sum: b.sum(chunk, 0), N: size}
 		if b.small {
 			ev.Size = b.size
 		}
-		c.step(n, ev)
-	}
-	if r := &c.reads.all[i]; last && r.open && r.serial == serial {
+		next := nothingElse
+		if last {
+			next = afterChunks
+		}
+		c.stepThen(n, ev, next, r.arg(i))
+	} else if last {
 		c.finishRead(i)
 	}
 }
@@ -267,7 +277,7 @@ func (c *cluster) cutRead(r *originRead) {
 	if r.flow < 0 {
 		return
 	}
-	moved := c.net.end(c.now, r.flow)
+	moved := c.net.end(c.netNow(), r.flow)
 	r.flow = -1
 	r.have += moved
 	c.res.OriginBytes += moved

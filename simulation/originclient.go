@@ -173,7 +173,7 @@ func (c *cluster) interrupt(i int32, weight int) {
 // halt has an answer stand still.
 func (c *cluster) halt(i int32) {
 	r := &c.reads.all[i]
-	c.net.settle(&c.net.flows[r.flow], c.now)
+	c.net.settle(&c.net.flows[r.flow], c.netNow())
 	c.net.setCap(r.flow, halted)
 	r.lastByte = c.now
 	c.q.push(c.now+idleTimeout, evIdle, r.node, 0, r.arg(i))

@@ -104,6 +104,7 @@ func (c *cluster) silence(k int) {
 
 // unlink ends what two nodes know of their connection.
 func (c *cluster) unlink(a, b *node) {
+	c.unlinks++
 	a.unlink(b.index)
 	b.unlink(a.index)
 }

@@ -40,6 +40,8 @@ type queue struct {
 	free  int32 // the first free cell, plus one
 	seq   uint64
 	n     int
+	// floor: nothing is planned for before it.
+	floor int64
 }
 
 // cell holds an item of a wheel.
@@ -55,10 +57,13 @@ type wheel struct {
 	any   uint64 // which of used are not 0
 }
 
-func (q *queue) push(at int64, kind eventKind, node int32, life uint32, arg uint64) {
+// push plans something, for floor if that is later. It returns for when.
+func (q *queue) push(at int64, kind eventKind, node int32, life uint32, arg uint64) int64 {
+	at = max(at, q.floor)
 	q.seq++
 	q.n++
 	q.put(&item{at: at, key: q.seq<<8 | uint64(kind), arg: arg, node: node, life: life})
+	return at
 }
 
 func (q *queue) put(x *item) {

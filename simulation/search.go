@@ -148,6 +148,10 @@ func (r *Result) Violated() []Invariant {
 func Search(ctx context.Context, cfg SearchConfig) (*SearchResult, error) {
 	cfg = cfg.filled()
 	began := time.Now()
+	opt := cfg.Options
+	if cfg.Parallel > 1 && opt.Workers == 0 {
+		opt.Workers = 1
+	}
 	type outcome struct {
 		run *scenario.Run
 		res *Result
@@ -166,7 +170,7 @@ func Search(ctx context.Context, cfg SearchConfig) (*SearchResult, error) {
 				}
 				o := &outcomes[k]
 				o.run = cfg.Run(cfg.From + uint64(k))
-				o.res, o.err = Simulate(ctx, o.run, cfg.Options)
+				o.res, o.err = Simulate(ctx, o.run, opt)
 				if ctx.Err() != nil {
 					o.res, o.err = nil, nil
 					return

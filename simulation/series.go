@@ -52,7 +52,7 @@ func (c *cluster) point(at int64) Point {
 		if !f.active {
 			continue
 		}
-		c.net.settle(f, min(at, c.now))
+		c.net.settle(f, max(min(at, c.now), f.settled))
 		moved := f.moved()
 		if f.origin {
 			p.Egress += moved

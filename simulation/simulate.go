@@ -23,9 +23,12 @@ type Options struct {
 	Sharing Sharing
 	// Tune changes the configuration of a node's core.
 	Tune func(node int, cfg *policy.Config)
-	// NewCore makes a node's core, by default [policy.New].
+	// NewCore makes a node's core, by default [policy.New]. In a large cluster (see
+	// [ManyNodes]) cores of different nodes take steps at the same time.
 	NewCore func(node int, cfg policy.Config) Core
-	// Observe sees each step of each core. It must not keep the effects.
+	// Observe sees each step of each core, one at a time and in order. It must not keep the
+	// effects. In a large cluster the core may have taken more steps since, and slices of the
+	// event, which are the core's, may have changed.
 	Observe func(at time.Duration, node int, ev *policy.Event, effects []policy.Effect)
 	// Progress is told now and then, at most some times a second.
 	Progress func(Progress)
@@ -35,6 +38,13 @@ type Options struct {
 	// default as many as the machine has to spare, below 0 any number.
 	MemoryLimit int64
 
+	// Workers is how many goroutines have cores take steps in a large cluster (see
+	// [ManyNodes]), by default as many as there are CPUs for, and two at most. The run is the
+	// same with any number.
+	Workers int
+
+	// manyNodes, if not 0, is used for ManyNodes.
+	manyNodes int
 	// degree, if not 0, is how many peers a node is connected to at the start in
 	// large clusters.
 	degree int
@@ -78,6 +88,10 @@ func Simulate(ctx context.Context, run *scenario.Run, opt Options) (*Result, err
 		return nil, err
 	}
 	c.watch.began = began
+	if late := c.lookahead(); late > 0 {
+		c.ahead = newAhead(late, opt.workers())
+		defer c.ahead.crew.dismiss()
+	}
 	c.play(ctx, startTime+int64(run.Limits.Time))
 	if c.err != nil {
 		return nil, c.err

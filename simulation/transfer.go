@@ -106,17 +106,21 @@ func (c *cluster) upload(arg uint64) {
 		// A forger's claim goes on with the bytes that it is about.
 		t.claims = b.claim(c.nodes[h.signer[t.chunk]], t.chunk, max(h.bytes[t.chunk], 0)) // rot changes no claim
 	}
-	t.uploading, t.upload = true, arg
-	chunk := t.chunk
-	c.step(from, policy.Event{Kind: policy.EvUpload, ID: policy.ID(arg), Peer: to.id, Blob: b.id, Chunk: chunk})
-	if i, t = c.transferAt(arg); t == nil {
+	c.stepThen(from, policy.Event{Kind: policy.EvUpload, ID: policy.ID(arg), Peer: to.id, Blob: b.id, Chunk: t.chunk}, afterUpload, arg)
+}
+
+// uploadAnswered sends the answer that a peer's core gave to a request.
+func (c *cluster) uploadAnswered(arg uint64) {
+	i, t := c.transferAt(arg)
+	if t == nil {
 		return
 	}
+	from, to := c.nodes[t.from], c.nodes[t.to]
 	if t.busy {
-		t.uploading = false
 		c.refuse(i, policy.FaultBusy, c.trip(from, to))
 		return
 	}
+	t.uploading, t.upload = true, arg
 	c.carry(from, to, c.now+c.trip(from, to)+int64(c.run.Costs.Request), evFlowStart, t.to, 0, arg)
 }
 
@@ -126,7 +130,7 @@ func (c *cluster) startFlow(arg uint64) {
 		return
 	}
 	from := c.nodes[t.from]
-	if from.down || from.life != t.fromLife || !from.isLinked(t.to) {
+	if from.down || from.life != t.fromLife || !c.stillLinked(from, t.to) {
 		c.refuse(i, policy.FaultBroken, 0)
 		return
 	}
@@ -158,7 +162,7 @@ func (c *cluster) transferFailed(arg uint64) {
 // endFlow ends the flow of a transfer, if it has one, in vain.
 func (c *cluster) endFlow(t *transfer) {
 	if t.flow >= 0 {
-		c.res.CutBytes += c.net.end(c.now, t.flow)
+		c.res.CutBytes += c.net.end(c.netNow(), t.flow)
 		t.flow = -1
 	}
 }

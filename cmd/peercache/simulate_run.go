@@ -34,7 +34,7 @@ var (
 func (t *trial) one(ctx context.Context) error {
 	seed := t.seeds[0]
 	progress := t.p.newProgress(t.flags.json)
-	r, err := t.simulate(ctx, seed, progress.run)
+	r, err := t.simulate(ctx, seed, simulation.Options{Progress: progress.run})
 	progress.end()
 	switch {
 	case errors.As(err, new(*exitError)):
@@ -70,14 +70,14 @@ func (t *trial) one(ctx context.Context) error {
 	return errBroken
 }
 
-// simulate makes the run of a seed.
-func (t *trial) simulate(ctx context.Context, seed uint64, progress func(simulation.Progress)) (*report.Report, error) {
+// simulate makes the run of a seed, with the progress and the workers of how.
+func (t *trial) simulate(ctx context.Context, seed uint64, how simulation.Options) (*report.Report, error) {
 	run, err := t.expand(seed)
 	if err != nil {
 		return nil, usageError(err)
 	}
 	opt := t.options
-	opt.Progress = progress
+	opt.Progress, opt.Workers = how.Progress, how.Workers
 	res, err := simulation.Simulate(ctx, run, opt)
 	if errors.As(err, new(*simulation.MemoryError)) {
 		return nil, usageError(err)
@@ -128,6 +128,10 @@ func (t *trial) many(ctx context.Context) error {
 	// Want of memory, and files that cannot be written, end all.
 	group, inner := errgroup.WithContext(ctx)
 	group.SetLimit(t.parallel())
+	workers := 0
+	if t.parallel() > 1 {
+		workers = 1 // the CPUs have enough to do
+	}
 	var shown errgroup.Group
 	shown.Go(func() error { return t.rows(outcomes, done, progress) })
 	for i, seed := range t.seeds {
@@ -136,7 +140,7 @@ func (t *trial) many(ctx context.Context) error {
 			if inner.Err() != nil {
 				return nil
 			}
-			r, err := t.simulate(inner, seed, nil)
+			r, err := t.simulate(inner, seed, simulation.Options{Workers: workers})
 			progress.seedDone(r == nil || !r.OK)
 			if r == nil {
 				outcomes[i].err = err

@@ -64,7 +64,7 @@ type Core struct {
 	timer Time // as last set, 0 none
 }
 
-// Scratch is memory that a core uses within a step.
+// Scratch is memory that a core uses within a step. Between two steps it may be given another.
 type Scratch struct {
 	free                   []*neighbour        // of findFree
 	window, beyond, within chunkindex.Bitfield // of findFree
