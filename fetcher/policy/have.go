@@ -18,9 +18,9 @@ const (
 	// tellAtOnce is about how many neighbours are told of a chunk at once, tellAtLeisure
 	// how many where there is plenty.
 	tellAtOnce, tellAtLeisure = 8, 4
-	// rarely: a chunk of the blob's head, which all readers wait for, is rare where less than
-	// one in so many neighbours has it. Any other is rare where none has.
-	rarely = 10
+	// rarely: a chunk that less than one in so many neighbours has is a rare one, commonly:
+	// one that at least one in so many has is a common one.
+	rarely, commonly = 10, 2
 	// tellWithin is how long the others wait at most for their turn if no other chunk
 	// comes.
 	tellWithin = 250 * time.Millisecond
@@ -58,17 +58,19 @@ func (c *Core) gain(b *blob, i int) {
 }
 
 // turns is among how many parts of the neighbours the turns go round. All are told at
-// once of a chunk that is rare, where chunks are in doubt, and where a second
-// holder counts. But where everybody has much to choose from, what is new is wanted no
-// sooner than the rest, and few are told at once, whatever it is.
+// once of a rare chunk, where chunks are in doubt, and where a second holder counts. But
+// where everybody has much to choose from, what is new is wanted no sooner than the rest, and
+// few are told at once, whatever it is; and where there is something to choose from, of
+// what is common.
 func (c *Core) turns(b *blob, i int) int {
 	n := len(b.neighbours)
+	choice := b.choice()
 	switch {
 	case b.epoch > 0 || c.cfg.Verify == VerifyStrict:
 		return 1
-	case b.hasPlenty():
+	case choice >= plenty || choice >= some && int(b.avail[i])*commonly >= n:
 		return max((n+tellAtLeisure-1)/tellAtLeisure, 1)
-	case b.avail[i] == 0 || i < headChunks && int(b.avail[i])*rarely < n:
+	case int(b.avail[i])*rarely < n:
 		return 1
 	}
 	return max((n+tellAtOnce-1)/tellAtOnce, 1)

@@ -32,13 +32,19 @@ func (c *Core) ahead(length int64) int {
 // plenty is from how many chunks on, of those that neighbours have and this node has
 // not, it keeps one more under way, in and out. With fewer to choose from what counts is
 // how soon a chunk can be passed on, and that is when it is whole; with many, that no
-// link stands idle between two chunks.
-const plenty = 32
+// link stands idle between two chunks. With less than some of them each is waited for.
+const plenty, some = 32, 8
+
+// choice is how many chunks this node can choose from.
+func (b *blob) choice() int {
+	if b == nil || b.small {
+		return 0
+	}
+	return b.offered.CountBeyond(b.taken)
+}
 
 // hasPlenty reports whether there is so much of the blob to be had.
-func (b *blob) hasPlenty() bool {
-	return b != nil && !b.small && b.offered.CountBeyond(b.taken) >= plenty
-}
+func (b *blob) hasPlenty() bool { return b.choice() >= plenty }
 
 // times remembers how long the latest chunks took. The zero times remembers none.
 type times struct {
