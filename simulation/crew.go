@@ -22,6 +22,9 @@ type crew struct {
 	stepped atomic.Int64
 	over    atomic.Bool
 	gone    sync.WaitGroup
+	// waits: worker 0 sleeps until the others are done with the turn.
+	waits atomic.Bool
+	done  chan struct{}
 }
 
 type worker struct {
@@ -36,14 +39,14 @@ const (
 	taken     = 1<<takenBits - 1
 	// mostTaken is how many cores a worker takes at a time.
 	mostTaken = 8
-	// patience is how often a helper looks for the next turn before it goes to sleep, in
-	// rounds of glances.
-	patience, glances = 200, 100
+	// patience is how often a worker looks whether there is something to do before it goes to
+	// sleep, in rounds of glances, after each of which others, such as the garbage collector, have a turn.
+	patience, glances = 20, 1000
 )
 
 // newCrew starts the helpers.
 func newCrew(workers int) *crew {
-	w := &crew{workers: make([]worker, workers)}
+	w := &crew{workers: make([]worker, workers), done: make(chan struct{}, 1)}
 	for k := 1; k < workers; k++ {
 		w.workers[k].wake = make(chan struct{}, 1)
 		w.gone.Go(func() { w.help(k) })
@@ -94,8 +97,16 @@ func (w *crew) finish(x *window) {
 	turn := w.state.Load() >> takenBits
 	w.take(0, turn)
 	for n := 1; w.stepped.Load() < int64(len(x.heads)); n++ {
-		if n%glances == 0 {
+		switch {
+		case n%glances != 0:
+		case n < patience*glances:
 			runtime.Gosched()
+		default:
+			// Perhaps a helper's CPU was taken from it: it can have this one.
+			w.waits.Store(true)
+			if w.stepped.Load() < int64(len(x.heads)) || !w.waits.Swap(false) {
+				<-w.done
+			}
 		}
 	}
 	w.state.Store(turn<<takenBits | taken) // lest a helper that comes late takes from what comes next
@@ -116,7 +127,9 @@ func (w *crew) take(k int, turn uint64) {
 			continue
 		}
 		x.step(int(first), int(first+n), k, &w.workers[k].scratch)
-		w.stepped.Add(n)
+		if w.stepped.Add(n) == heads && w.waits.Swap(false) {
+			w.done <- struct{}{}
+		}
 	}
 }
 

@@ -5,9 +5,9 @@
 //
 // It is a flow-level model: bytes are streams that share links, not packets; a
 // chunk is a symbol and not a payload, so that a wrong byte is a fact. There is
-// no clock in it, no goroutine and no floating point where an order is decided:
-// a run is a function of its [scenario.Run] and of the [Options], on every machine, and
-// [Result.Trace] tells two runs apart.
+// no clock in it and no floating point where an order is decided, and goroutines only have
+// cores take their steps: a run is a function of its [scenario.Run] and of the [Options], on
+// every machine, and [Result.Trace] tells two runs apart.
 //
 // What it has of the world, and where that is:
 //
@@ -23,6 +23,9 @@
 //   - Partitions and when connections break over them, clocks that are off: partition.go,
 //     clock.go.
 //   - Clients that pull images and ask again: client.go, bypass.go.
+//
+// How it goes on: one event after the other in cluster.go and dispatch.go, for large clusters in
+// windows of time in windows.go and crew.go.
 //
 // What it is not: a model of TCP (a flow has its share of a link at once and a loss
 // bounds its rate; there is no slow start), of tags, credentials of clients and other
