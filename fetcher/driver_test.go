@@ -186,6 +186,55 @@ func TestWaitingForMemoryIsNoStall(t *testing.T) {
 	})
 }
 
+// A transfer that brings little is none that brings nothing: the core hears of it before
+// it takes it for one that stands still.
+func TestSlowTransferIsNoStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScripted(t, nil)
+		data := random(2, 2*mib)
+		d := digest.FromBytes(data)
+		const step = 50_000
+		pause := s.f.cfg.TransferStall / 2
+		s.f.peers = readerOf{s.fakeNode, func(context.Context) (*PeerBody, error) {
+			r, w := io.Pipe()
+			go func() {
+				for rest := data[mib:]; len(rest) > 0; rest = rest[min(len(rest), step):] {
+					time.Sleep(pause)
+					_, _ = w.Write(rest[:min(len(rest), step)])
+				}
+				_ = w.Close()
+			}()
+			return &PeerBody{r, 2 * mib, mib, nil}, nil
+		}}
+		last, sum := time.Now(), int64(0)
+		s.do(policy.Effect{Kind: policy.EfTransfer, ID: 1, Blob: d, Chunk: 4, Off: mib, N: mib, Size: 2 * mib})
+		for done := false; !done; {
+			ev := <-s.s.heard
+			switch ev.Kind {
+			case policy.EvTransferFailed:
+				t.Fatalf("%+v", ev)
+			case policy.EvTransferDone:
+				done = true
+				fallthrough
+			case policy.EvTransferProgress:
+				if silent := time.Since(last); silent >= s.f.cfg.TransferStall {
+					t.Errorf("nothing was heard for %v, after %d bytes", silent, sum)
+				}
+				last = time.Now()
+			}
+			if ev.Kind == policy.EvTransferProgress {
+				sum += ev.N
+			}
+		}
+		if sum > mib || sum < mib-step {
+			t.Errorf("%d bytes were told of", sum)
+		}
+		s.do(policy.Effect{Kind: policy.EfDiscard, ID: 1, Blob: d, Chunk: 4})
+		synctest.Wait()
+		s.stop(t)
+	})
+}
+
 func TestEffectsEndOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScripted(t, nil)

@@ -38,18 +38,18 @@ type meter struct {
 	count  *metrics
 	tally  func(int64) // counts for the blob and the peer, nil for nobody
 	alive  func()      // called for each read that brings bytes
-	report func(int64) // called for each progressBytes
+	report func(int64) // called for each progressBytes, and where they take long
 
-	// Where the rate is bounded, steps are also cut by time, and report is called
-	// with 0 while a share is waited for, since nobody else is slow; pause is what
-	// undoes alive meanwhile.
-	share *share
+	// Steps are also cut by time, once every: where little comes it is not nothing.
 	every time.Duration
 	said  time.Time
+	// Where the rate is bounded, report is also called with 0 while a share is waited
+	// for, since nobody else is slow; pause is what undoes alive meanwhile.
+	share *share
 	pause func()
 }
 
-// limit bounds the rate of m. done must be called after the last Read.
+// limit bounds the rate of m, where l has one. done must be called after the last Read.
 func (f *Fetcher) limit(ctx context.Context, m *meter, l *limiter) (done func()) {
 	m.share = l.share(ctx, chunkindex.NodeID{})
 	m.every = max(f.cfg.TransferStall/4, time.Millisecond)
@@ -89,7 +89,7 @@ func (m *meter) Read(p []byte) (int, error) {
 		}
 		if m.unsaid >= progressBytes {
 			m.flush()
-		} else if m.share != nil {
+		} else {
 			m.tell()
 		}
 	}

@@ -58,7 +58,7 @@ func newLibp2p(key ed25519.PrivateKey, o Options, book *addressBook, conns *conn
 			// start, and take half of the first one's connections.
 			libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport(), tcp.WithConnectionTimeout(o.DialTimeout)),
 			libp2p.Security(libp2ptls.ID, libp2ptls.New),
-			libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+			libp2p.Muxer(yamux.ID, newMuxer()),
 		}
 	}
 	return libp2p.New(slices.Concat(options, transport, o.libp2p)...)
