@@ -330,14 +330,19 @@ func (c *cluster) play(ctx context.Context, end int64) {
 			}
 			return
 		}
-		x := c.q.pop()
-		if x.at >= c.series.next {
-			c.samples(x.at)
-		}
-		c.now = x.at
-		c.res.Events++
-		c.dispatch(&x)
+		c.happen()
 	}
+}
+
+// happen has the first thing in the queue happen.
+func (c *cluster) happen() {
+	x := c.q.pop()
+	if x.at >= c.series.next {
+		c.samples(x.at)
+	}
+	c.now = x.at
+	c.res.Events++
+	c.dispatch(&x)
 }
 
 // rest has the nodes come to rest without clients.

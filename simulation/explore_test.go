@@ -182,9 +182,9 @@ func printSample(c *cluster, before []int64) []int64 {
 			fmt.Fprintf(&said, " m%d=%.1f", k, float64(m)/n)
 		}
 	}
-	defer fmt.Printf("           a node so far:%s busy=%.1f\n", &said, float64(c.res.Metrics[policy.CountBusy])/n)
 	fmt.Printf("  %8v origin %3.0f%% up %3.0f%% down %3.0f%%  chunks of %d: somewhere %d, a node %d to %d, mean %.0f; flows %d\n",
 		time.Duration(c.now-startTime), use(c.originUp), up/n, in/n, all, anywhere, least, most, float64(sum)/n, len(c.net.flows)-len(c.net.free))
+	fmt.Printf("           a node so far:%s busy=%.1f\n", &said, float64(c.res.Metrics[policy.CountBusy])/n)
 	return now
 }
 

@@ -98,15 +98,21 @@ func TestMixedRunsAreRepeated(t *testing.T) {
 			if a.Unserved > 0 {
 				t.Errorf("sharing %d, seed %d: %d unserved: %v", sharing, seed, a.Unserved, statuses(a))
 			}
-			sent, received := a.OriginSent, int64(0)
-			for i := range a.Sent {
-				sent += a.Sent[i]
-				received += a.Received[i]
-			}
-			if used := a.OriginDelivered + a.PeerBytes + a.CutBytes; sent != received || sent != used || a.OriginSent != a.OriginBytes {
-				t.Errorf("sharing %d, seed %d: %d bytes sent, %d received, %d accounted for; the origin's link carried %d, %d were counted",
-					sharing, seed, sent, received, used, a.OriginSent, a.OriginBytes)
-			}
+			accounted(t, a, fmt.Sprintf("sharing %d, seed %d", sharing, seed))
 		}
+	}
+}
+
+// accounted checks that no byte of a run got lost, and none was counted twice.
+func accounted(t *testing.T, r *Result, run string) {
+	t.Helper()
+	sent, received := r.OriginSent, int64(0)
+	for i := range r.Sent {
+		sent += r.Sent[i]
+		received += r.Received[i]
+	}
+	if used := r.OriginDelivered + r.PeerBytes + r.CutBytes; sent != received || sent != used || r.OriginSent != r.OriginBytes {
+		t.Errorf("%s: %d bytes sent, %d received, %d accounted for; the origin's link carried %d, %d were counted",
+			run, sent, received, used, r.OriginSent, r.OriginBytes)
 	}
 }

@@ -229,13 +229,7 @@ func (c *cluster) gather(end int64) bool {
 			c.q.floor = min(at, limit)
 			return true
 		}
-		x := c.q.pop()
-		if x.at >= c.series.next {
-			c.samples(x.at)
-		}
-		c.now = x.at
-		c.res.Events++
-		c.dispatch(&x)
+		c.happen()
 	}
 }
 

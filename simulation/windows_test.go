@@ -66,7 +66,7 @@ func TestWindowsComeToTheSame(t *testing.T) {
 		t.Skip("with the race detector it takes long, and the others race as much")
 	}
 	var sum [2]struct{ makespan, median, messages, transfers float64 }
-	for seed := range uint64(3) {
+	for seed := range uint64(10) { // of three the medians differ by 3 % by chance
 		for k, opt := range []Options{{}, inWindows(2)} {
 			r := crowd{nodes: 200, size: 24 * mib, seed: seed, zones: 2, latency: 200 * time.Microsecond, origin: 60 * mib, manifest: 1500, opt: opt}.simulate(t)
 			if r.OriginBytes != r.UniqueBytes || r.Unserved > 0 {
@@ -85,10 +85,8 @@ func TestWindowsComeToTheSame(t *testing.T) {
 			t.Errorf("%s: %.4g, in windows %.4g", what, a, b)
 		}
 	}
-	// By chance the sums of three seeds differ by 7 and 3 %: ten seeds in one zone come to the
-	// same within half a percent.
-	near("makespan", sum[0].makespan, sum[1].makespan, 0.2)
-	near("median", sum[0].median, sum[1].median, 0.1)
+	near("makespan", sum[0].makespan, sum[1].makespan, 0.2) // it is the last node's
+	near("median", sum[0].median, sum[1].median, 0.05)
 	near("messages", sum[0].messages, sum[1].messages, 0.05)
 	near("transfers", sum[0].transfers, sum[1].transfers, 0.1)
 }
@@ -106,15 +104,7 @@ func TestStrainedInWindows(t *testing.T) {
 		if r.Unserved > 0 || r.Killed == 0 || len(r.Completion) < 240 {
 			t.Errorf("windows %v: %d unserved, %d killed, %d complete: %v", k == 1, r.Unserved, r.Killed, len(r.Completion), statuses(r))
 		}
-		sent, received := r.OriginSent, int64(0)
-		for i := range r.Sent {
-			sent += r.Sent[i]
-			received += r.Received[i]
-		}
-		if used := r.OriginDelivered + r.PeerBytes + r.CutBytes; sent != received || sent != used || r.OriginSent != r.OriginBytes {
-			t.Errorf("windows %v: %d bytes sent, %d received, %d accounted for; the origin's link carried %d, %d were counted",
-				k == 1, sent, received, used, r.OriginSent, r.OriginBytes)
-		}
+		accounted(t, r, fmt.Sprintf("windows %v", k == 1))
 		t.Logf("windows %v: makespan %v, %.3f copies, %d messages, %d events", k == 1, r.Makespan, r.Copies(), r.MessageCount(), r.Events)
 	}
 }

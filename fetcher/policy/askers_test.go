@@ -144,3 +144,46 @@ func TestGrantsOutliveTheSize(t *testing.T) {
 		}
 	}
 }
+
+// A node to which chunks come asks its coordinator every two seconds whether it is there, and
+// not twice a second; one that hangs is passed over all the same.
+func TestFedNodeAsksLessOften(t *testing.T) {
+	for _, fed := range []bool{false, true} {
+		m := newMesh(t, 3, 32)
+		m.now = Time(time.Second)
+		to := m.b.neighbours[0].p
+		to.heard = m.now
+		m.b.introducedAt, m.b.lookedAt, m.b.namedAt = 1, m.now, 1
+		m.b.closest, m.b.ranked = []chunkindex.NodeID{to.id}, []chunkindex.NodeID{to.id}
+		asks := func(d time.Duration, answers bool) (pings int, there bool) {
+			for end := m.now.Add(d); m.now < end; {
+				m.now = m.now.Add(50 * time.Millisecond)
+				if fed {
+					m.b.progress, m.b.live = m.now, []*transfer{{}}
+				}
+				if there = m.relay(m.b, m.want(7)); !there {
+					return pings, false
+				}
+				for _, e := range m.out {
+					if e.Kind == EfSend && e.Msg.Kind == MsgPing {
+						if pings++; answers {
+							m.heardFrom(to)
+						}
+					}
+				}
+				m.out = nil
+			}
+			return pings, there
+		}
+		least, most := 7, 8
+		if fed {
+			least, most = 1, 2
+		}
+		if pings, there := asks(4*time.Second, true); !there || pings < least || pings > most {
+			t.Errorf("fed %v: %d pings in 4 s, want %d to %d; there %v", fed, pings, least, most, there)
+		}
+		if _, there := asks(3*time.Second, false); there {
+			t.Errorf("fed %v: waits for a coordinator that hangs", fed)
+		}
+	}
+}

@@ -68,7 +68,7 @@ func (c *Core) turns(b *blob, i int) int {
 	switch {
 	case b.epoch > 0 || c.cfg.Verify == VerifyStrict:
 		return 1
-	case choice >= plenty || choice >= some && int(b.avail[i])*commonly >= n:
+	case choice >= plenty || choice >= scarce && int(b.avail[i])*commonly >= n:
 		return max((n+tellAtLeisure-1)/tellAtLeisure, 1)
 	case int(b.avail[i])*rarely < n:
 		return 1

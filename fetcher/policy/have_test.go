@@ -141,6 +141,30 @@ func TestHaveAtLeisure(t *testing.T) {
 	m.toldInTime(t, neighbours, 5, 1, 9)
 }
 
+// What half of the neighbours have is in no hurry either, unless next to nothing else is to be
+// had: then each chunk is waited for.
+func TestHaveOfWhatIsCommon(t *testing.T) {
+	const neighbours = 60
+	for _, tc := range []struct{ others, holders, atOnce int }{
+		{scarce, neighbours / commonly, tellAtLeisure},
+		{scarce - 1, neighbours / commonly, tellAtOnce},
+		{scarce, neighbours/commonly - 1, tellAtOnce},
+		{scarce, neighbours/rarely - 1, neighbours},
+	} {
+		m := newMesh(t, neighbours, 64)
+		for i := range tc.others {
+			m.b.setBit(m.b.neighbours[0], 20+i)
+		}
+		for _, n := range m.b.neighbours[:tc.holders] {
+			m.b.setBit(n, 5)
+		}
+		m.b.hold(5)
+		if got, want := m.turns(m.b, 5), (neighbours+tc.atOnce-1)/tc.atOnce; got != want {
+			t.Errorf("%d others to be had, %d hold it: %d turns, not %d", tc.others, tc.holders, got, want)
+		}
+	}
+}
+
 // Where there are few neighbours each hears of each chunk at once, as whoever proves the
 // blob leaves nothing unsaid.
 func TestHaveToFew(t *testing.T) {

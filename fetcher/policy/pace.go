@@ -32,8 +32,8 @@ func (c *Core) ahead(length int64) int {
 // plenty is from how many chunks on, of those that neighbours have and this node has
 // not, it keeps one more under way, in and out. With fewer to choose from what counts is
 // how soon a chunk can be passed on, and that is when it is whole; with many, that no
-// link stands idle between two chunks. With less than some of them each is waited for.
-const plenty, some = 32, 8
+// link stands idle between two chunks. With less than scarce each of them is waited for.
+const plenty, scarce = 32, 8
 
 // choice is how many chunks this node can choose from.
 func (b *blob) choice() int {

@@ -65,3 +65,25 @@ func TestWidthStartsFast(t *testing.T) {
 		}
 	}
 }
+
+// One window in which twice as many stripes bring no more does not end the doubling, since
+// new reads begin late; two in a row do.
+func TestWidthIsMeasuredTwice(t *testing.T) {
+	for _, late := range []int{1, 2} {
+		w := width{now: 2}
+		var now Time
+		for window := 0; !w.found && w.now < 8; now = now.Add(100 * time.Millisecond) {
+			chunks := 3 * w.now // 3 for each stripe in 100 ms
+			if w.warm && w.now == 4 {
+				if window++; window <= late {
+					chunks, now = 2*w.now, now.Add(100*time.Millisecond)
+				}
+			}
+			w.chunks = max(w.chunks, chunks)
+			w.adapt(now, 2, 16)
+		}
+		if ended := w.found; ended != (late == 2) {
+			t.Errorf("after %d such windows: ended %v, %d stripes", late, ended, w.now)
+		}
+	}
+}

@@ -68,6 +68,22 @@ func TestWireRoundTrip(t *testing.T) {
 	}
 }
 
+// What a have-message speaks of beyond its run has one encoding, and one that is no longer
+// than what a node keeps for it.
+func TestWireRestIsBounded(t *testing.T) {
+	m := Message{Kind: MsgHave, Blob: digest.FromString("blob"), Size: 70 << 20, Chunk: 3, N: 2}
+	data := AppendMessage(nil, &m) // the last byte says how many follow
+	for name, rest := range map[string][]byte{
+		"a zero at the end": {2, 1, 0},
+		"too many":          append([]byte{8*restWords + 1}, bytes.Repeat([]byte{1}, 8*restWords+1)...),
+		"fewer than said":   {3, 1, 1},
+	} {
+		if _, err := DecodeMessage(append(data[:len(data)-1:len(data)-1], rest...)); !errors.Is(err, ErrMessage) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestWireUnknownKinds(t *testing.T) {
 	if _, err := DecodeMessage([]byte{200, 0, 1, 2, 3}); !errors.Is(err, ErrOptional) {
 		t.Errorf("optional: %v", err)
