@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/core/transport"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
@@ -330,6 +332,57 @@ func TestConnectEndsWithTheHost(t *testing.T) {
 	a.stop()
 	if err := <-failed; !errors.Is(err, ErrClosed) {
 		t.Error(err)
+	}
+}
+
+// slowToTell is TCP that takes its time, once, to say whether it can dial an address.
+type slowToTell struct {
+	transport.Transport
+	prompt      atomic.Int32 // so many answers come at once before that
+	asked, tell chan struct{}
+}
+
+func (s *slowToTell) CanDial(addr ma.Multiaddr) bool {
+	if s.prompt.Add(-1) == -1 {
+		close(s.asked)
+		<-s.tell
+	}
+	return s.Transport.CanDial(addr)
+}
+
+// A host closes while a dial begins. libp2p's goroutine outlives the call that it
+// works for and finds a swarm without transports, which once took the process with
+// it, and with that every client that was still being served.
+func TestCloseAmidDial(t *testing.T) {
+	silent, _, _ := deaf(t)
+	// A swarm asks for the transport of an address three times before it dials.
+	for prompt := range int32(3) {
+		slow := &slowToTell{asked: make(chan struct{}), tell: make(chan struct{})}
+		slow.prompt.Store(prompt)
+		a := start(t, func(o *Options) {
+			o.Transport = []libp2p.Option{
+				libp2p.Transport(func(u transport.Upgrader, r network.ResourceManager) (transport.Transport, error) {
+					tcp, err := tcp.NewTCPTransport(u, r, nil, tcp.DisableReuseport())
+					slow.Transport = tcp
+					return slow, err
+				}),
+				libp2p.Security(libp2ptls.ID, libp2ptls.New),
+				libp2p.Muxer(yamux.ID, newMuxer()),
+			}
+		})
+		id := rawID(t)
+		a.Learn(id, []string{silent})
+		failed := make(chan error, 1)
+		go func() { failed <- a.Connect(context.Background(), id) }()
+		<-slow.asked
+		closed := make(chan struct{})
+		go func() { a.stop(); close(closed) }()
+		if err := <-failed; !errors.Is(err, ErrClosed) {
+			t.Error(err)
+		}
+		time.Sleep(100 * time.Millisecond) // the swarm waits for the lock that is held while it asks
+		close(slow.tell)
+		<-closed
 	}
 }
 

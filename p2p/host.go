@@ -17,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -305,8 +306,10 @@ func (h *Host) newStream(ctx context.Context, p peer.ID, id protocol.ID) (networ
 }
 
 // connect makes sure that there is a connection. libp2p's back-off (5 s to 5 min
-// for an address that failed once) is passed by: callers have their own, and a
-// peer that restarts is back sooner.
+// for an address that failed once) is cleared before: callers have their own, and a
+// peer that restarts is back sooner. network.WithForceDirectDial would pass it by
+// too, but a dial of that kind that begins while the swarm closes is a nil pointer
+// in libp2p (v0.51.0), which takes the process with it.
 func (h *Host) connect(ctx context.Context, p peer.AddrInfo) error {
 	if h.host.Network().Connectedness(p.ID) == network.Connected {
 		return nil
@@ -317,8 +320,10 @@ func (h *Host) connect(ctx context.Context, p peer.AddrInfo) error {
 	if rumours := h.hearsay.about(p.ID, time.Now()); len(rumours) > 0 {
 		p.Addrs = slices.Concat(p.Addrs, rumours)
 	}
-	dial := network.WithForceDirectDial(network.WithDialPeerTimeout(ctx, h.opts.DialTimeout), "peercache")
-	if err := h.host.Connect(dial, p); err != nil {
+	if s, ok := h.host.Network().(interface{ Backoff() *swarm.DialBackoff }); ok {
+		s.Backoff().Clear(p.ID)
+	}
+	if err := h.host.Connect(network.WithDialPeerTimeout(ctx, h.opts.DialTimeout), p); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	// Connect can succeed without leaving a connection: the other side may have
