@@ -252,3 +252,86 @@ func DecodeBitfield(data []byte, n int) (Bitfield, error) {
 	}
 	return b, nil
 }
+
+// Words is how many words a set of numbers below n has, for who keeps many sets side by
+// side: see [Bitfield.MoveTo].
+func Words(n int) int { return (n + 63) / 64 }
+
+// MoveTo has b be in the words given from now on, as many as [Words] says. Nothing else may
+// change them. They may overlap those where it was.
+func (b *Bitfield) MoveTo(words []uint64) {
+	words = words[:len(b.words):len(b.words)]
+	copy(words, b.words)
+	b.words = words
+}
+
+// Meets reports whether b has a chunk in common with the set in words, which has the same
+// length.
+func (b Bitfield) Meets(words []uint64) bool {
+	words = words[:len(b.words)]
+	for i, word := range b.words {
+		if word&words[i] != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Join adds every chunk of the set in words, which has the same length.
+func (b *Bitfield) Join(words []uint64) { b.Union(Bitfield{words: words}) }
+
+// NthClear returns the n-th number from first on that is not in the set, counted from 1, or
+// -1 if there are not so many.
+func (b Bitfield) NthClear(first, n int) int {
+	first = max(first, 0)
+	low := ^uint64(0) << (first & 63)
+	for w := first >> 6; w < len(b.words); w++ {
+		word := ^b.words[w] & low
+		low = ^uint64(0)
+		ones := bits.OnesCount64(word)
+		if ones < n {
+			n -= ones
+			continue
+		}
+		for ; n > 1; n-- {
+			word &= word - 1
+		}
+		if i := w<<6 + bits.TrailingZeros64(word); i < int(b.n) {
+			return i
+		}
+		break
+	}
+	return -1
+}
+
+// UnionIn adds the chunks of o, which must have the same length, from first on and below end.
+func (b *Bitfield) UnionIn(o Bitfield, first, end int) {
+	first, end = max(first, 0), min(end, int(b.n))
+	if first >= end {
+		return
+	}
+	mask := ^uint64(0) << (first & 63)
+	for w := first >> 6; w <= (end-1)>>6; w++ {
+		if w == (end-1)>>6 {
+			mask &= ^uint64(0) >> (63 - (end-1)&63)
+		}
+		add := o.words[w] & mask &^ b.words[w]
+		b.words[w] |= add
+		b.count += int32(bits.OnesCount64(add))
+		mask = ^uint64(0)
+	}
+}
+
+// NextBeyond returns the lowest number in the set that is at least i and not in o, which
+// must have the same length, or -1.
+func (b Bitfield) NextBeyond(o Bitfield, i int) int {
+	i = max(i, 0)
+	low := ^uint64(0) << (i & 63)
+	for w := i >> 6; w < len(b.words); w++ {
+		if word := b.words[w] &^ o.words[w] & low; word != 0 {
+			return w<<6 + bits.TrailingZeros64(word)
+		}
+		low = ^uint64(0)
+	}
+	return -1
+}

@@ -280,3 +280,74 @@ func TestBitfieldSets(t *testing.T) {
 		}
 	})
 }
+
+// What looks at a part of a set, or at a set in a row of words, says what one gets chunk by chunk.
+func TestBitfieldParts(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(0, 200).Draw(t, "n")
+		number := rapid.IntRange(-2, n+70)
+		draw := func(name string) chunkindex.Bitfield {
+			b := chunkindex.NewBitfield(n)
+			for _, i := range rapid.SliceOfN(number, 0, 60).Draw(t, name) {
+				b.Set(i)
+			}
+			for i, end := number.Draw(t, name+" from"), number.Draw(t, name+" to"); i < end; i++ {
+				b.Set(i)
+			}
+			return b
+		}
+		a, b := draw("a"), draw("b")
+		first, end, nth := number.Draw(t, "first"), number.Draw(t, "end"), rapid.IntRange(1, n+3).Draw(t, "nth")
+
+		clear, beyond := -1, -1
+		left := nth
+		for i := max(first, 0); i < n; i++ {
+			if !a.Has(i) && left > 0 {
+				if left--; left == 0 {
+					clear = i
+				}
+			}
+			if beyond < 0 && a.Has(i) && !b.Has(i) {
+				beyond = i
+			}
+		}
+		if got := a.NthClear(first, nth); got != clear {
+			t.Errorf("NthClear(%d, %d) = %d, want %d", first, nth, got, clear)
+		}
+		if got := a.NextBeyond(b, first); got != beyond {
+			t.Errorf("NextBeyond(b, %d) = %d, want %d", first, got, beyond)
+		}
+		part, want := a.Clone(), a.Clone()
+		part.UnionIn(b, first, end)
+		for i := max(first, 0); i < end; i++ {
+			if b.Has(i) {
+				want.Set(i)
+			}
+		}
+		same := func(what string, got, want chunkindex.Bitfield) {
+			if got.Count() != want.Count() || !bytes.Equal(got.Append(nil), want.Append(nil)) {
+				t.Errorf("%s is %x with %d chunks, want %x with %d", what, got.Append(nil), got.Count(), want.Append(nil), want.Count())
+			}
+		}
+		same("UnionIn", part, want)
+
+		words := make([]uint64, 2*chunkindex.Words(n))
+		row := words[chunkindex.Words(n):]
+		moved := b.Clone()
+		moved.MoveTo(row)
+		same("what was moved", moved, b)
+		if a.Meets(row) != a.Intersects(b) {
+			t.Errorf("Meets is %t", a.Meets(row))
+		}
+		joined, union := a.Clone(), a.Clone()
+		joined.Join(row)
+		union.Union(b)
+		same("Join", joined, union)
+		moved.Set(first)
+		joined = chunkindex.NewBitfield(n)
+		joined.Join(row)
+		same("what was set in the row", joined, moved)
+		moved.MoveTo(words)
+		same("what was moved again", moved, joined)
+	})
+}

@@ -242,13 +242,16 @@ func (w *window) step(first, last int, worker int, scratch *policy.Scratch) {
 	for _, i := range w.heads[first:last] {
 		for ; i >= 0; i = w.jobs[i].next {
 			j := &w.jobs[i]
+			used := len(b.all)
+			out := b.all[used:]
 			if core, ok := j.core.(*policy.Core); ok {
 				if core.Scratch != scratch {
 					core.Scratch = scratch
 				}
+				out = core.Take(j.clock, &j.ev, out)
+			} else {
+				out = j.core.Step(j.clock, j.ev, out)
 			}
-			used := len(b.all)
-			out := j.core.Step(j.clock, j.ev, b.all[used:])
 			if used+len(out) > cap(b.all) {
 				b.all = make([]policy.Effect, 0, 2*(used+len(out))) // the rest of the window goes there
 			} else {

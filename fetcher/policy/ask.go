@@ -204,10 +204,10 @@ func (c *Core) missing(b *blob) (need chunkindex.Bitfield, some bool) {
 		if b.epoch > aloneAfter {
 			break // see fetchPeers
 		}
-		if c.usable(b, n) && c.reached(b, b.seats[k].shy) {
+		if c.usable(b, n) && c.reached(b, b.shy[k]) {
 			served.Union(n.bits)
 		}
-		if n.inFlight.Count() > 0 && b.seats[k].alive && c.reached(b, b.seats[k].avoid) && c.watch(b, n.p.id, b.progress.Add(2*c.cfg.AskTimeout)) {
+		if n.inFlight.Count() > 0 && b.seats[k].alive && c.reached(b, b.avoid[k]) && c.watch(b, n.p.id, b.progress.Add(2*c.cfg.AskTimeout)) {
 			served.Union(n.inFlight)
 		}
 	}
@@ -236,7 +236,7 @@ func (c *Core) missingInPeace(b *blob) (need chunkindex.Bitfield, some bool) {
 	left.Complement(b.taken)
 	others := 0
 	for k := range b.seats {
-		if s := &b.seats[k]; !s.alive || !c.reached(b, s.avoid) || !c.reached(b, s.shy) {
+		if !b.seats[k].alive || c.now < b.wary && (!c.reached(b, b.avoid[k]) || !c.reached(b, b.shy[k])) {
 			others++
 		}
 	}
@@ -249,14 +249,14 @@ func (c *Core) missingInPeace(b *blob) (need chunkindex.Bitfield, some bool) {
 			}
 		}
 		for k := 0; k < len(b.seats) && left.Intersects(b.offered); k++ {
-			if s := &b.seats[k]; s.alive && s.avoid <= c.now && s.shy <= c.now {
+			if b.seats[k].alive && b.avoid[k] <= c.now && b.shy[k] <= c.now {
 				left.Subtract(b.neighbours[k].bits)
 			}
 		}
 	}
 	for k := 0; k < len(b.seats) && left.Intersects(b.reported); k++ {
 		s := &b.seats[k]
-		if !s.reads || !s.alive || s.avoid > c.now {
+		if !s.reads || !s.alive || b.avoid[k] > c.now {
 			continue
 		}
 		n := b.neighbours[k]

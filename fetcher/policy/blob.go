@@ -10,14 +10,16 @@ import (
 
 // blob is one blob that somebody here wants, or that this node coordinates.
 type blob struct {
-	id    digest.Digest
-	small bool
-	size  int64 // -1 unknown
-	// claimed is the size that peers speak of, -1 none.
-	claimed int64
-	layout  chunkindex.Layout
-	n       int // chunks; 1 for a small blob
+	// What nearly every event needs comes first, what is needed together side by side: a
+	// node of a large cluster finds none of it in a cache.
 
+	id      digest.Digest
+	n       int   // chunks; 1 for a small blob
+	size    int64 // -1 unknown
+	coord   *coordinator
+	readers []*reader
+
+	small bool
 	// partial: the store holds some of it, whoever wants it.
 	partial         bool
 	opening, isOpen bool
@@ -25,108 +27,108 @@ type blob struct {
 	proving, proven bool
 	// stale: something was dropped since the proof began, so that it is about what is
 	// not there any more.
-	stale     bool
-	provided  bool
-	due       Time
-	idleSince Time
-
-	// per chunk, once the size is known; have and share once it is open
-	have   chunkindex.Bitfield // stored
-	share  chunkindex.Bitfield // stored, at a level that may be served
-	level  []chunkindex.Level
-	sum    []chunkindex.Sum
-	from   []*chunkindex.NodeID // who sent it: see senderOf
-	signer []*chunkindex.NodeID // whose claim it matched: see signerOf
-	busy   []activity
-	// taken is the set of chunks that are stored or under way, offered that of
-	// those with a neighbour in avail.
-	taken, offered chunkindex.Bitfield
-	// reported holds the chunks that neighbours say to be reading from the origin, and
-	// may hold others, which none says any more.
-	reported chunkindex.Bitfield
-	// cameAt is when each chunk was stored, kept where verification is strict.
-	cameAt []Time
-	live   []*transfer // under way, oldest first
-	latest ID          // of its transfers
-	// vouched holds what another holder says a chunk hashes to.
-	vouched map[int]vouch
-	// late holds what the origin said of a chunk while it was being stored.
-	late map[int]chunkindex.Sum
-	// suspects are the chunks that a refuted blob was made of; who sent and
-	// signed them is judged once the blob is proven. liars are those of whom it is
-	// known before, by the origin's word.
-	suspects []suspect
-	liars    []chunkindex.NodeID
-	// epoch counts the refutations. What was said about the blob under an earlier
-	// epoch is not believed any more of the chunks in doubt.
-	epoch int
-	doubt chunkindex.Bitfield
-	audit *audit
-	// probes counts the chunks read under this epoch to find out who lied, probed is
-	// one more than the number of the latest.
-	probes, probed int
-
-	readers []*reader
-	turn    int // whose reader is served next
+	stale    bool
+	provided bool
+	// whole: the whole blob is wanted, not just what readers ask for next.
+	whole bool
 	// rareTurn: the next chunk is chosen for its readers, the one after that for the
 	// swarm, and so on.
 	rareTurn bool
-	// whole: the whole blob is wanted, not just what readers ask for next.
-	whole   bool
-	sources []*source
+	looking  bool
+	// apart: one of those that rank before this node could not be reached from the
+	// start, so that it may live, and coordinate for others.
+	apart bool
+	// sparse: some peers were not told of the interest, since the cluster was large or the
+	// blob not wanted when they came.
+	sparse bool
+	// progress is when a chunk of the blob last came to be known here or with a
+	// neighbour.
+	progress Time
+	due      Time
+	// epoch counts the refutations. What was said about the blob under an earlier
+	// epoch is not believed any more of the chunks in doubt.
+	epoch int
+	// liars are those that sent or signed what is wrong, by the origin's word, known before
+	// suspects are judged.
+	liars []chunkindex.NodeID
 
-	neighbours []*neighbour
-	seats      []seat
-	idlers     int // how many of the neighbours are idle
+	seating
+	// per chunk, once the size is known; have and share once it is open
+	have chunkindex.Bitfield // stored
+	// taken is the set of chunks that are stored or under way, offered that of
+	// those with a neighbour in avail.
+	taken, offered chunkindex.Bitfield
+	busy           []activity
+	// avail counts, for each chunk, the neighbours that say they hold it.
+	avail []uint16
+	share chunkindex.Bitfield // stored, at a level that may be served
+	live  []*transfer         // under way, oldest first
 	// gained lists the chunks that can be had here in the order in which they came,
 	// told counts the turns of those who hear of them, tellBy is when the others must
 	// have had theirs, 0 if all know.
 	gained []int32
 	told   int
 	tellBy Time
-	// avail counts, for each chunk, the neighbours that say they hold it.
-	avail []uint16
-	zone  *zone // nil as long as there is none, or nobody in another
+	doubt  chunkindex.Bitfield
+	// reported holds the chunks that neighbours say to be reading from the origin, and
+	// may hold others, which none says any more.
+	reported chunkindex.Bitfield
+	layout   chunkindex.Layout
+	latest   ID  // of its transfers
+	turn     int // whose reader is served next
+	idlers   int // how many of the neighbours are idle
+	ask      asking
+	grants   []run // to be read from the origin
+	// grantors are runs granted to this node that are not all here yet: whoever
+	// granted them hears of each chunk.
+	grantors  []run
+	level     []chunkindex.Level
+	idleSince Time
+	// swarm is what this node knows of others as a member of the committee, candidates and what
+	// follows what it learned of others as one of the crowd.
+	swarm  *swarm
+	zone   *zone                // nil as long as there is none, or nobody in another
+	ranked []chunkindex.NodeID  // cache of committee
+	sum    []chunkindex.Sum     // per chunk, as are from and signer
+	from   []*chunkindex.NodeID // who sent it: see senderOf
+	signer []*chunkindex.NodeID // whose claim it matched: see signerOf
+	// cameAt is when each chunk was stored, kept where verification is strict.
+	cameAt []Time
+
+	// claimed is the size that peers speak of, -1 none.
+	claimed int64
+	// vouched holds what another holder says a chunk hashes to.
+	vouched map[int]vouch
+	// late holds what the origin said of a chunk while it was being stored.
+	late map[int]chunkindex.Sum
+	// suspects are the chunks that a refuted blob was made of; who sent and
+	// signed them is judged once the blob is proven.
+	suspects []suspect
+	audit    *audit
+	// probes counts the chunks read under this epoch to find out who lied, probed is
+	// one more than the number of the latest.
+	probes, probed int
+	sources        []*source
+
 	// lookups
-	looking  bool
 	lookedAt Time // 0 never
 	namedAt  Time // when the latest was answered
 	lookups  int  // since a chunk last came to be known
 	closest  []chunkindex.NodeID
-	ranked   []chunkindex.NodeID // cache of committee
 	missed   []chunkindex.NodeID // of closest, those that could not be reached
-	// apart: one of those that rank before this node could not be reached from the
-	// start, so that it may live, and coordinate for others.
-	apart bool
 	// redirects counts those that were followed since the last look-up.
 	redirects int
 	// introducedAt is when the first peers were told of the interest, 0 never.
 	introducedAt Time
-	// sparse: some peers were not, since the cluster was large or the blob not wanted
-	// when they came.
-	sparse bool
-
-	// progress is when a chunk of the blob last came to be known here or with a
-	// neighbour.
-	progress Time
 
 	sizing ID // the size request under way, 0 none
 
-	ask asking
 	// passed lists coordinators that were of no use for this blob.
 	passed []chunkindex.NodeID
-	grants []run // to be read from the origin
-	// grantors are runs granted to this node that are not all here yet: whoever
-	// granted them hears of each chunk.
-	grantors []run
-	coord    *coordinator
 	// aside is the coordinator's state while the origin is asked for the size, of which
 	// only peers have spoken: if they are right, what was granted still counts.
 	aside *coordinator
 
-	// swarm is what this node knows of others as a member of the committee, the
-	// rest what it learned of others as one of the crowd.
-	swarm      *swarm
 	candidates []candidate
 	joinAt     Time
 	joins      int
@@ -244,12 +246,13 @@ func (b *blob) setSize(size int64, small bool) bool {
 		b.coord = b.aside
 	}
 	b.aside = nil
-	b.have = chunkindex.NewBitfield(b.n)
-	b.doubt = chunkindex.NewBitfield(b.n)
-	b.share = chunkindex.NewBitfield(b.n)
-	b.taken = chunkindex.NewBitfield(b.n)
-	b.offered = chunkindex.NewBitfield(b.n)
-	b.reported = chunkindex.NewBitfield(b.n)
+	sets := []*chunkindex.Bitfield{&b.have, &b.taken, &b.offered, &b.share, &b.reported, &b.doubt}
+	each := chunkindex.Words(b.n)
+	words := make([]uint64, len(sets)*each)
+	for k, set := range sets {
+		*set = chunkindex.NewBitfield(b.n)
+		set.MoveTo(words[k*each : (k+1)*each])
+	}
 	b.level = make([]chunkindex.Level, b.n)
 	b.busy = make([]activity, b.n)
 	b.vouched = map[int]vouch{}
@@ -262,6 +265,7 @@ func (b *blob) setSize(size int64, small bool) bool {
 			b.count(i)
 		}
 	}
+	b.layRows(len(b.neighbours))
 	return true
 }
 

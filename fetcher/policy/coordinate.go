@@ -263,7 +263,7 @@ func (c *Core) coordinate(b *blob) {
 			}
 		} else if !c.watch(b, g.to, g.at) {
 			c.dropAsker(b, g.to)
-		} else if n := c.neighbour(b, g.to); n != nil && n.faults >= corruptFault && b.seats[n.place].avoid > c.now {
+		} else if n := c.neighbour(b, g.to); n != nil && n.faults >= corruptFault && b.avoid[n.place] > c.now {
 			// What it reads is worth nothing to the others.
 			c.takeBack(b, run{g.first, g.end, g.to}, statusLater, 0, 0)
 		}

@@ -30,9 +30,11 @@ type Core struct {
 	held  map[digest.Digest]holding
 
 	readers   map[ID]*reader
-	transfers []*transfer // few, in the order of their IDs
-	reads     []*originRead
-	lastID    ID
+	transfers []underWay // few, in the order of their IDs
+	// spare are transfers that are over, for others: what most events need stays where it is.
+	spare  []*transfer
+	reads  []*originRead
+	lastID ID
 	// inFlight is the number of bytes of chunks that transfers and origin reads
 	// may hold in memory.
 	inFlight int64
@@ -66,7 +68,7 @@ type Core struct {
 
 // Scratch is memory that a core uses within a step. Between two steps it may be given another.
 type Scratch struct {
-	free                   []*neighbour        // of findFree
+	free                   []int32             // of findFree: places
 	window, beyond, within chunkindex.Bitfield // of findFree
 	news                   []int32             // of tell
 	served, need           chunkindex.Bitfield // of missing
@@ -100,7 +102,10 @@ func New(cfg Config) *Core {
 
 // Step takes one event that happened at now and appends the effects that follow
 // from it to dst.
-func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect {
+func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect { return c.Take(now, &ev, dst) }
+
+// Take is Step for an event that need not be copied. It stays as it is.
+func (c *Core) Take(now Time, ev *Event, dst []Effect) []Effect {
 	c.now, c.out = max(now, c.now), dst
 	switch ev.Kind {
 	case EvTimer:
@@ -117,7 +122,7 @@ func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect {
 	case EvUnreachable:
 		c.unreachable(ev.Peer)
 	case EvUpload:
-		c.upload(&ev)
+		c.upload(ev)
 	case EvUploaded:
 		c.uploaded(ev.ID, ev.N)
 	case EvMessage:
@@ -136,11 +141,12 @@ func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect {
 		}
 	case EvTransferDone, EvTransferFailed:
 		if t := c.transfer(ev.ID); t != nil {
-			c.transferEnded(t, &ev)
+			c.transferEnded(t, ev)
+			c.spare = append(c.spare, t)
 		}
 	case EvOriginHeaders, EvOriginProgress, EvOriginChunk, EvOriginDone, EvOriginFailed:
 		if r := c.originRead(ev.ID); r != nil {
-			c.originEvent(r, &ev)
+			c.originEvent(r, ev)
 		}
 	case EvStored, EvStoreFailed:
 		if b := c.lookUp(ev.Blob); b != nil {
@@ -159,7 +165,7 @@ func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect {
 	case EvEvicted:
 		c.evicted(ev.Blob)
 	case EvRead:
-		c.read(&ev)
+		c.read(ev)
 	case EvConsumed:
 		if r := c.readers[ev.Reader]; r != nil {
 			c.consumed(r, ev.Off)
@@ -180,10 +186,22 @@ func (c *Core) Step(now Time, ev Event, dst []Effect) []Effect {
 	return out
 }
 
-func (c *Core) emit(e Effect) { c.out = append(c.out, e) }
+func (c *Core) emit(e Effect) { *c.effect() = e }
+
+// effect is where the next effect goes: it is large, and need not be put together
+// somewhere else. The caller sets all of it.
+func (c *Core) effect() *Effect {
+	n := len(c.out)
+	if n < cap(c.out) {
+		c.out = c.out[:n+1]
+	} else {
+		c.out = append(c.out, Effect{})
+	}
+	return &c.out[n]
+}
 
 func (c *Core) count(m Metric, n int64) {
-	c.emit(Effect{Kind: EfCount, Metric: m, N: n})
+	*c.effect() = Effect{Kind: EfCount, Metric: m, N: n}
 }
 
 func (c *Core) newID() ID {
@@ -246,7 +264,7 @@ func (c *Core) setTimer() {
 	}
 	if due != c.timer {
 		c.timer = due
-		c.emit(Effect{Kind: EfTimer, At: due})
+		*c.effect() = Effect{Kind: EfTimer, At: due}
 	}
 }
 

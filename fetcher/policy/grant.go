@@ -59,7 +59,7 @@ func (c *Core) exists(b *blob, i int, a *asker) bool {
 	}
 	for k, n := range b.neighbours {
 		if !doubted && n.bits.Has(i) && !a.stuck && c.usable(b, n) ||
-			n.inFlight.Has(i) && (!doubted || n.epoch >= a.epoch) && b.seats[k].alive && c.reached(b, b.seats[k].avoid) && !b.isLiar(n.p.id) {
+			n.inFlight.Has(i) && (!doubted || n.epoch >= a.epoch) && b.seats[k].alive && c.reached(b, b.avoid[k]) && !b.isLiar(n.p.id) {
 			return true
 		}
 	}
@@ -91,7 +91,7 @@ func (c *Core) findExisting(b *blob) {
 		if c.usable(b, n) {
 			e.Union(n.bits)
 		}
-		if n.inFlight.Count() > 0 && b.seats[k].alive && c.reached(b, b.seats[k].avoid) {
+		if n.inFlight.Count() > 0 && b.seats[k].alive && c.reached(b, b.avoid[k]) {
 			e.Union(n.inFlight)
 		}
 	}
@@ -265,7 +265,7 @@ func (c *Core) readsEach(b *blob) int {
 // mayRead reports whether a node may be told to read now: not one that the origin
 // refuses, nor one that does not serve what it has.
 func (c *Core) mayRead(b *blob, a *asker) bool {
-	if n := c.neighbour(b, a.id); n != nil && !c.reached(b, b.seats[n.place].avoid) {
+	if n := c.neighbour(b, a.id); n != nil && !c.reached(b, b.avoid[n.place]) {
 		return false
 	}
 	return !a.refused && c.alive(a.id) && !b.isLiar(a.id) && c.reached(b, a.until)

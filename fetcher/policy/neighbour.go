@@ -13,7 +13,7 @@ type neighbour struct {
 	next *neighbour // of the same peer, for another blob
 	// bits is what it can serve. Its length is 0 or the blob's number of chunks. While
 	// the chunks are known only setBit, clearBit and setBits change bits, since
-	// blob.avail counts them.
+	// blob.avail counts them, and its words are a row of the blob's.
 	bits  chunkindex.Bitfield
 	place int32 // of its seat
 	told  int32 // it knows of the chunks before this place in blob.gained
@@ -127,6 +127,7 @@ func (b *blob) setBits(n *neighbour, bits chunkindex.Bitfield) {
 		bits = chunkindex.NewBitfield(b.n)
 	}
 	n.bits = bits
+	n.bits.MoveTo(b.row(int(n.place)))
 	for i := n.bits.Next(0); i >= 0; i = n.bits.Next(i + 1) {
 		b.count(i)
 	}
@@ -136,7 +137,7 @@ func (b *blob) setBits(n *neighbour, bits chunkindex.Bitfield) {
 // nothing then.
 func (n *neighbour) fit(b *blob) {
 	if n.bits.Len() != b.n || n.size >= 0 && b.size >= 0 && n.size != b.size {
-		n.bits = chunkindex.NewBitfield(b.n)
+		n.bits.Reset(b.n)
 	}
 	if n.inFlight.Len() != b.n {
 		forget(&n.inFlight)
@@ -188,6 +189,7 @@ func (b *blob) active() int { return len(b.neighbours) - b.idlers }
 func (b *blob) remove(n *neighbour) {
 	if b.layoutSet() {
 		b.setBits(n, chunkindex.NewBitfield(b.n))
+		n.bits = n.bits.Clone() // its row is another's from now on
 	}
 	if n.idle {
 		b.idlers--
@@ -309,11 +311,11 @@ func (c *Core) inFlightAt(b *blob, i int) bool {
 	}
 	said := false
 	for k := range b.seats {
-		s := &b.seats[k]
+		s := b.seats[k]
 		if !s.reads || !b.neighbours[k].inFlight.Has(i) {
 			continue
 		}
-		if said = true; s.alive && c.reached(b, s.avoid) && !b.isLiar(b.neighbours[k].p.id) {
+		if said = true; s.alive && c.reached(b, b.avoid[k]) && !b.isLiar(b.neighbours[k].p.id) {
 			return true
 		}
 	}

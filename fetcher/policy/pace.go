@@ -48,11 +48,16 @@ func (b *blob) hasPlenty() bool { return b.choice() >= plenty }
 
 // times remembers how long the latest chunks took. The zero times remembers none.
 type times struct {
-	each [15]int64 // nanoseconds a MiB
-	next int
-	// middle is the median of those that are known, 0 if it must be found anew.
-	middle int64
+	// each is nanoseconds a MiB, the shortest first, of the n that are known; came says when
+	// each of them was added.
+	each [maxTimes]int64
+	came [maxTimes]uint8
+	n    uint8
+	next uint8
 }
+
+// maxTimes is how many chunks' times are remembered.
+const maxTimes = 15
 
 // leastTimed is the least number of bytes whose time says anything of a chunk's.
 const leastTimed = 64 << 10
@@ -61,21 +66,24 @@ func (t *times) add(d Time, n int64) {
 	if n < leastTimed {
 		return
 	}
-	t.each[t.next] = max(int64(d)>>10*(1<<20)/n<<10, 1)
-	t.next, t.middle = (t.next+1)%len(t.each), 0
+	took := max(int64(d)>>10*(1<<20)/n<<10, 1)
+	i := int(t.n)
+	if i < maxTimes {
+		t.n++
+	} else {
+		i = slices.Index(t.came[:], t.next) // the oldest
+	}
+	for ; i+1 < int(t.n) && t.each[i+1] < took; i++ {
+		t.each[i], t.came[i] = t.each[i+1], t.came[i+1]
+	}
+	for ; i > 0 && t.each[i-1] > took; i-- {
+		t.each[i], t.came[i] = t.each[i-1], t.came[i-1]
+	}
+	t.each[i], t.came[i] = took, t.next
+	t.next = (t.next + 1) % maxTimes
 }
 
 // median is how long n bytes usually take, 0 if nothing is remembered.
 func (t *times) median(n int64) time.Duration {
-	if t.middle == 0 {
-		sorted := t.each
-		slices.Sort(sorted[:])
-		first := slices.IndexFunc(sorted[:], func(d int64) bool { return d > 0 })
-		if first < 0 {
-			return 0
-		}
-		known := sorted[first:]
-		t.middle = known[len(known)/2]
-	}
-	return time.Duration(t.middle >> 10 * (n >> 10))
+	return time.Duration(t.each[t.n/2%maxTimes] >> 10 * (n >> 10))
 }

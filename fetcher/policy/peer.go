@@ -41,6 +41,7 @@ type peer struct {
 	transfers int32 // that come from it
 	// strikes counts the blobs that it spoiled by handing on strangers' lies.
 	strikes int32
+	waits   bool // is in Core.waiting
 }
 
 // roundTrip takes in that the peer answered what was sent at asked.
@@ -172,7 +173,7 @@ func (c *Core) remind(b *blob) {
 }
 
 func (c *Core) send(to chunkindex.NodeID, m Message) {
-	c.emit(Effect{Kind: EfSend, Peer: to, Blob: m.Blob, Msg: m})
+	*c.effect() = Effect{Kind: EfSend, Peer: to, Blob: m.Blob, Msg: m}
 }
 
 // ban stops all dealings with a peer that was proven to lie.

@@ -23,20 +23,20 @@ func (c *Core) findFree(b *blob) bool {
 	}
 	c.within.Reset(b.n)
 	c.wakeWhenFree(b)
-	for k := range b.seats {
-		free := b.seats[k].free
+	for k, free := range b.free {
 		if free > c.now && (free == never || b.due != 0 && b.due <= free) {
 			continue // and b is looked at again before it is free
 		}
-		n := b.neighbours[k]
-		if c.window.Intersects(n.bits) && c.reached(b, free) && c.usable(b, n) {
-			c.free = append(c.free, n)
-			if c.byZone && c.isFar(n) {
-				c.offer(n)
-				continue
-			}
-			c.within.Union(n.bits)
+		row := b.row(k)
+		if !c.window.Meets(row) || !c.reached(b, free) || !c.canUse(b, k) {
+			continue
 		}
+		c.free = append(c.free, int32(k))
+		if c.byZone && c.isFar(b.neighbours[k]) {
+			c.offer(b.neighbours[k])
+			continue
+		}
+		c.within.Join(row)
 	}
 	c.within.Intersect(c.window)
 	return len(c.free) > 0
@@ -47,13 +47,14 @@ func (c *Core) findFree(b *blob) bool {
 // others.
 func (c *Core) wakeWhenFree(b *blob) {
 	first := -1
-	for k := range b.seats {
-		if free := b.seats[k].free; free > c.now && free != never && (first < 0 || free < b.seats[first].free) {
-			first = k
+	least := never
+	for k, free := range b.free {
+		if free > c.now && free < least {
+			first, least = k, free
 		}
 	}
-	if first >= 0 && c.window.Intersects(b.neighbours[first].bits) {
-		b.wake(b.seats[first].free)
+	if first >= 0 && c.window.Meets(b.row(first)) {
+		b.wake(b.free[first])
 	}
 }
 
@@ -81,10 +82,11 @@ func (c *Core) findWindow(b *blob) {
 		if r.pos >= b.size {
 			continue
 		}
-		first := b.layout.At(r.pos)
-		for i := all.Next(first); i >= 0 && b.missingIn(first, i) < c.cfg.Window; i = all.Next(i + 1) {
-			w.Set(i)
+		first, end := b.layout.At(r.pos), b.n
+		if last := b.have.NthClear(first, c.cfg.Window); last >= 0 {
+			end = last + 1
 		}
+		w.UnionIn(*all, first, end)
 	}
 }
 
@@ -142,11 +144,15 @@ func (c *Core) pickRare(b *blob) (int, *neighbour) {
 // pickHolder chooses which of some neighbours, all of whom may be asked, chunk i is
 // asked of: a near one before a far one, then the least busy, as far as this node has
 // made it so. not is left out.
-func (c *Core) pickHolder(b *blob, i int, among []*neighbour, not *peer) *neighbour {
+func (c *Core) pickHolder(b *blob, i int, among []int32, not *peer) *neighbour {
 	var best *neighbour
 	ties, bestFar := 0, 0
-	for _, n := range among {
-		if !n.bits.Has(i) || n.p == not || !b.offers(n, i) || c.byZone && c.isFar(n) && !c.far.Has(i) {
+	for _, k := range among {
+		if b.row(int(k))[i>>6]&(1<<(i&63)) == 0 {
+			continue // which its row says, without a look at the neighbour
+		}
+		n := b.neighbours[k]
+		if n.p == not || !b.offers(n, i) || c.byZone && c.isFar(n) && !c.far.Has(i) {
 			continue
 		}
 		far := c.cfg.Label.distance(n.p.label)
@@ -164,7 +170,7 @@ func (c *Core) pickHolder(b *blob, i int, among []*neighbour, not *peer) *neighb
 
 // isFree reports whether a peer may be asked for one more chunk now.
 func (c *Core) isFree(b *blob, n *neighbour) bool {
-	free := b.seats[n.place].free
+	free := b.free[n.place]
 	return free != never && c.reached(b, free)
 }
 
@@ -197,9 +203,9 @@ func (c *Core) pickSecond(b *blob) (int, *neighbour) {
 			return -1, nil
 		}
 		c.free = c.free[:0]
-		for _, n := range b.neighbours {
+		for k, n := range b.neighbours {
 			if n.bits.Has(t.chunk) && c.usable(b, n) && c.isFree(b, n) {
-				c.free = append(c.free, n)
+				c.free = append(c.free, int32(k))
 			}
 		}
 		if n := c.pickHolder(b, t.chunk, c.free, t.from); n != nil {

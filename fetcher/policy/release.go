@@ -174,7 +174,7 @@ func (c *Core) deliver(b *blob, r *reader) {
 	if b.proven {
 		if r.sent < math.MaxInt64 {
 			r.sent = math.MaxInt64
-			c.emit(Effect{Kind: EfDeliver, Reader: r.id, Blob: b.id, Off: b.size, Size: b.size, Small: b.small})
+			*c.effect() = Effect{Kind: EfDeliver, Reader: r.id, Blob: b.id, Off: b.size, Size: b.size, Small: b.small}
 		}
 		return
 	}
@@ -191,7 +191,7 @@ func (c *Core) deliver(b *blob, r *reader) {
 	}
 	if upto > r.sent {
 		r.sent, r.since, r.held = upto, c.now, 0
-		c.emit(Effect{Kind: EfDeliver, Reader: r.id, Blob: b.id, Off: upto, Size: b.size})
+		*c.effect() = Effect{Kind: EfDeliver, Reader: r.id, Blob: b.id, Off: upto, Size: b.size}
 	}
 	i, waiting := b.head(r)
 	if !waiting || r.end >= 0 && r.pos >= r.end {

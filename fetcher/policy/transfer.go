@@ -23,21 +23,45 @@ type transfer struct {
 	answered Time
 }
 
+// underWay is a transfer that has not had its terminal event, and its ID beside.
+type underWay struct {
+	id ID
+	*transfer
+}
+
 // transfer returns the transfer under way with that ID, nil if there is none.
 func (c *Core) transfer(id ID) *transfer {
-	for _, t := range c.transfers {
-		if t.id == id {
-			return t
+	for k := range c.transfers {
+		if u := &c.transfers[k]; u.id == id {
+			return u.transfer
 		}
 	}
 	return nil
 }
 
+// newTransfer returns one that is over, or one of some more.
+func (c *Core) newTransfer() *transfer {
+	n := len(c.spare)
+	if n == 0 {
+		some := make([]transfer, 4)
+		for k := range some {
+			c.spare = append(c.spare, &some[k])
+		}
+		n = len(some)
+	}
+	t := c.spare[n-1]
+	c.spare = c.spare[:n-1]
+	return t
+}
+
 // usable reports whether chunks may be asked of a neighbour now. One that lied about
 // the blob is not, while the origin answers.
-func (c *Core) usable(b *blob, n *neighbour) bool {
-	s := &b.seats[n.place]
-	return s.alive && c.reached(b, s.avoid) && (len(b.liars) == 0 || !b.isLiar(n.p.id) || c.usableSource(b) == nil)
+func (c *Core) usable(b *blob, n *neighbour) bool { return c.canUse(b, int(n.place)) }
+
+// canUse is usable for the neighbour at a place.
+func (c *Core) canUse(b *blob, k int) bool {
+	return b.seats[k].alive && (c.now >= b.wary || c.reached(b, b.avoid[k])) &&
+		(len(b.liars) == 0 || !b.isLiar(b.neighbours[k].p.id) || c.usableSource(b) == nil)
 }
 
 // offers reports whether a neighbour says that it has chunk i, and may be believed
@@ -49,7 +73,7 @@ func (b *blob) offers(n *neighbour, i int) bool {
 // servable reports whether some neighbour can serve chunk i now.
 func (c *Core) servable(b *blob, i int) bool {
 	for _, n := range b.neighbours {
-		if b.offers(n, i) && c.usable(b, n) && c.reached(b, b.seats[n.place].shy) {
+		if b.offers(n, i) && c.usable(b, n) && c.reached(b, b.shy[n.place]) {
 			return true
 		}
 	}
@@ -61,7 +85,7 @@ func (c *Core) servable(b *blob, i int) bool {
 func (c *Core) promised(b *blob, i int) bool {
 	for _, n := range b.neighbours {
 		if b.offers(n, i) && c.aliveP(n.p) && n.faults < 3 {
-			c.reached(b, b.seats[n.place].avoid)
+			c.reached(b, b.avoid[n.place])
 			return true
 		}
 	}
@@ -162,9 +186,10 @@ func (c *Core) startTransfer(b *blob, i int, n *neighbour) {
 	if !b.small {
 		cost = length
 	}
-	t := &transfer{id: c.newID(), b: b, from: n.p, chunk: i, started: c.now, last: c.now, cost: cost,
+	t := c.newTransfer()
+	*t = transfer{id: c.newID(), b: b, from: n.p, chunk: i, started: c.now, last: c.now, cost: cost,
 		second: b.busy[i]&byTransfer != 0}
-	c.transfers = append(c.transfers, t)
+	c.transfers = append(c.transfers, underWay{t.id, t})
 	b.live, b.latest = append(b.live, t), t.id
 	c.engage(n.p, 1)
 	if c.byZone && c.isFar(n) {
@@ -173,8 +198,8 @@ func (c *Core) startTransfer(b *blob, i int, n *neighbour) {
 	c.inFlight += t.cost
 	b.begin(i, byTransfer)
 	b.wake(c.now.Add(c.cfg.AskTimeout))
-	c.emit(Effect{Kind: EfTransfer, ID: t.id, Blob: b.id, Peer: n.p.id, Chunk: i,
-		Off: off, N: length, Size: b.size, Small: b.small})
+	*c.effect() = Effect{Kind: EfTransfer, ID: t.id, Blob: b.id, Peer: n.p.id, Chunk: i,
+		Off: off, N: length, Size: b.size, Small: b.small}
 }
 
 // cancelTransfer ends a transfer; its terminal event is still to come.
@@ -225,12 +250,12 @@ func (c *Core) transferProgress(t *transfer, n int64) {
 // Config.Avoid where it sent what is wrong, for a moment where it was slow, which
 // the best of peers may be.
 func (c *Core) avoid(b *blob, id chunkindex.NodeID, weight int) {
-	if n := c.neighbour(b, id); n != nil && (b.seats[n.place].avoid <= c.now || weight > 1) {
+	if n := c.neighbour(b, id); n != nil && (b.avoid[n.place] <= c.now || weight > 1) {
 		pause := c.cfg.AskTimeout
 		if weight >= corruptFault {
 			pause = c.cfg.Avoid
 		}
-		b.seats[n.place].avoid = c.now.Add(pause << min(n.faults, 5))
+		b.avoidUntil(n, c.now.Add(pause<<min(n.faults, 5)))
 		n.faults = uint8(min(int(n.faults)+weight, mostFaults))
 	}
 }
@@ -243,7 +268,7 @@ const corruptFault = 4
 
 func (c *Core) transferEnded(t *transfer, ev *Event) {
 	b := t.b
-	c.transfers = slices.DeleteFunc(c.transfers, func(o *transfer) bool { return o == t })
+	c.transfers = slices.DeleteFunc(c.transfers, func(u underWay) bool { return u.id == t.id })
 	c.engage(t.from, -1)
 	c.inFlight -= t.cost
 	c.freed = true
@@ -282,7 +307,7 @@ func (c *Core) transferEnded(t *transfer, ev *Event) {
 		c.ban(t.from.id)
 	case ev.Fault == FaultLocal:
 		b.wake(c.now.Add(c.cfg.AskTimeout))
-		b.seats[n.place].avoid = c.now.Add(c.cfg.AskTimeout)
+		b.avoidUntil(n, c.now.Add(c.cfg.AskTimeout))
 	default:
 		c.avoid(b, t.from.id, 1)
 	}
@@ -319,7 +344,7 @@ func (c *Core) refusedBy(b *blob, n *neighbour, others []chunkindex.NodeID) {
 	c.setBusy(n.p, c.now.Add(min(pause<<min(n.p.refusals+2, 5), most)))
 	if n.p.refusals++; n.p.refusals%refusalsBorne == 0 {
 		// Perhaps it never serves; others, and the origin, may be asked meanwhile.
-		b.seats[n.place].shy = c.now.Add(2 * c.cfg.AskTimeout)
+		b.shyUntil(n, c.now.Add(2*c.cfg.AskTimeout))
 	}
 	for _, id := range others {
 		if c.crowded() {

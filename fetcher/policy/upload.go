@@ -56,13 +56,13 @@ func (c *Core) upload(ev *Event) {
 	if !c.admits(&u) {
 		c.count(CountRefused, 1)
 		c.keepWaiting(p, ev.Blob)
-		c.emit(Effect{Kind: EfBusy, ID: ev.ID, Peer: ev.Peer, Blob: ev.Blob, Peers: c.alternatives(ev)})
+		*c.effect() = Effect{Kind: EfBusy, ID: ev.ID, Peer: ev.Peer, Blob: ev.Blob, Peers: c.alternatives(ev)}
 		return
 	}
 	c.uploads = append(c.uploads, u)
 	c.stopWaiting(p)
 	c.handed.note(ev.Blob, ev.Chunk, p)
-	c.emit(Effect{Kind: EfServe, ID: ev.ID, Peer: ev.Peer, Blob: ev.Blob})
+	*c.effect() = Effect{Kind: EfServe, ID: ev.ID, Peer: ev.Peer, Blob: ev.Blob}
 }
 
 // admits applies the bounds: on small blobs a number of their own, since one
@@ -149,18 +149,26 @@ func (c *Core) smallAtRest(d digest.Digest) bool {
 // alternatives names nodes that were sent the chunk lately, the latest last: it is
 // the one that most likely has not been asked for it yet.
 func (c *Core) alternatives(ev *Event) []chunkindex.NodeID {
-	var ids []chunkindex.NodeID
+	var peers [maxAlternatives]*peer
+	n := 0
 	h := &c.handed
-	for k := maxHanded - 1; k >= 0 && len(ids) < maxAlternatives; k-- {
+	for k := maxHanded - 1; k >= 0 && n < maxAlternatives; k-- {
 		i := (h.next + k) % maxHanded
 		if int(h.chunks[i]) != ev.Chunk {
 			continue
 		}
-		if to := h.to[i]; to != nil && to.id != ev.Peer && h.blobs[i] == ev.Blob && c.aliveP(to) && !slices.Contains(ids, to.id) {
-			ids = append(ids, to.id)
+		if to := h.to[i]; to != nil && to.id != ev.Peer && h.blobs[i] == ev.Blob && c.aliveP(to) && !slices.Contains(peers[:n], to) {
+			peers[n] = to
+			n++
 		}
 	}
-	slices.Reverse(ids)
+	if n == 0 {
+		return nil
+	}
+	ids := make([]chunkindex.NodeID, n)
+	for k, p := range peers[:n] {
+		ids[n-1-k] = p.id
+	}
 	return ids
 }
 

@@ -46,7 +46,7 @@ func (c *Core) arrivedFromPeer(b *blob, t *transfer, ev *Event) {
 	if b.small {
 		b.begin(i, byStore)
 		b.from[i] = &t.from.id
-		c.emit(Effect{Kind: EfStore, ID: t.id, Blob: b.id, Chunk: i, Small: true, Level: chunkindex.Proven, Size: b.size})
+		*c.effect() = Effect{Kind: EfStore, ID: t.id, Blob: b.id, Chunk: i, Small: true, Level: chunkindex.Proven, Size: b.size}
 		return
 	}
 	level := chunkindex.Received
@@ -139,7 +139,7 @@ func (c *Core) met(id chunkindex.NodeID) bool {
 func (c *Core) store(b *blob, id ID, i int, sum chunkindex.Sum, from *chunkindex.NodeID, level chunkindex.Level, claim *chunkindex.Claim) {
 	b.begin(i, byStore)
 	b.sum[i], b.from[i], b.level[i] = sum, from, level
-	c.emit(Effect{Kind: EfStore, ID: id, Blob: b.id, Chunk: i, Level: level, Claim: claim, Size: b.size})
+	*c.effect() = Effect{Kind: EfStore, ID: id, Blob: b.id, Chunk: i, Level: level, Claim: claim, Size: b.size}
 }
 
 // arrivedFromOrigin takes in a chunk that this node read from the origin, and
@@ -149,7 +149,7 @@ func (c *Core) arrivedFromOrigin(b *blob, id ID, i int, sum chunkindex.Sum) {
 	switch {
 	case b.small && !b.have.Has(i) && b.busy[i]&byStore == 0:
 		b.begin(i, byStore)
-		c.emit(Effect{Kind: EfStore, ID: id, Blob: b.id, Chunk: i, Small: true, Level: chunkindex.Proven, Size: b.size})
+		*c.effect() = Effect{Kind: EfStore, ID: id, Blob: b.id, Chunk: i, Small: true, Level: chunkindex.Proven, Size: b.size}
 	case b.busy[i]&byStore != 0:
 		c.emit(Effect{Kind: EfDiscard, ID: id, Blob: b.id, Chunk: i})
 		if !b.small {

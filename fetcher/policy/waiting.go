@@ -24,25 +24,30 @@ const maxWaiting = 64
 
 // keepWaiting remembers a peer that was told BUSY.
 func (c *Core) keepWaiting(p *peer, d digest.Digest) {
-	i := slices.IndexFunc(c.waiting, func(w waiter) bool { return w.peer == p })
 	switch {
-	case i >= 0:
-		c.waiting[i].blob = d
+	case p.waits:
+		c.waiting[slices.IndexFunc(c.waiting, func(w waiter) bool { return w.peer == p })].blob = d
 	case len(c.waiting) < maxWaiting:
 		c.waiting = append(c.waiting, waiter{p, d})
+		p.waits = true
 	}
 }
 
 // stopWaiting forgets a peer that is being served.
 func (c *Core) stopWaiting(p *peer) {
-	c.waiting = slices.DeleteFunc(c.waiting, func(w waiter) bool { return w.peer == p })
+	if p.waits {
+		p.waits = false
+		c.waiting = slices.DeleteFunc(c.waiting, func(w waiter) bool { return w.peer == p })
+	}
 }
 
 // tellWaiting tells the peer that has waited longest that there is room.
 func (c *Core) tellWaiting() {
 	passed := 0
 	for told := false; !told && passed < len(c.waiting); passed++ {
-		if w := c.waiting[passed]; c.aliveP(w.peer) {
+		w := c.waiting[passed]
+		w.peer.waits = false
+		if c.aliveP(w.peer) {
 			told = true
 			c.send(w.peer.id, Message{Kind: MsgFree, Blob: w.blob, Size: -1})
 		}
