@@ -121,7 +121,7 @@ func (c *Core) heardAsk(from chunkindex.NodeID, m *Message) {
 func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, epoch int, fed bool) {
 	if b.coord == nil {
 		b.coord = &coordinator{byID: map[chunkindex.NodeID]*asker{}, known: chunkindex.NewBitfield(b.n),
-			taken: chunkindex.NewBitfield(b.n), width: width{now: c.cfg.StripesInFlight}}
+			taken: chunkindex.NewBitfield(b.n), wishes: chunkindex.NewBitfield(b.n), width: width{now: c.cfg.StripesInFlight}}
 		c.survey(b)
 	} else if c.now >= b.coord.asked.Add(3*c.cfg.Standstill) {
 		// Nobody asked for long: who was silent may have read since what it was granted.
@@ -153,6 +153,7 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 	}
 	b.coord.setStuck(a, c.now >= a.since.Add(c.standstill()))
 	a.ever.Union(want)
+	b.coord.wishes.Union(want)
 	// A new wish is a new chance: its credentials may have come.
 	a.want, a.asked, a.epoch, a.refused, a.last = want, want.Count(), epoch, false, c.now
 }

@@ -38,6 +38,8 @@ type coordinator struct {
 	// taken holds what was asked for by nodes that said since that they want nothing any
 	// more: mostly they have it.
 	taken chunkindex.Bitfield
+	// wishes holds what any of the askers wants, and may hold more.
+	wishes chunkindex.Bitfield
 	// readBy says who read what is known.
 	readBy []reading
 	// epoch is the latest under which somebody asked, known is of since then, old

@@ -74,6 +74,7 @@ type Scratch struct {
 	served, need           chunkindex.Bitfield // of missing
 	// of what exists, and what of it an asker lacks
 	existing, unmet, asked chunkindex.Bitfield
+	wishes                 chunkindex.Bitfield // of lowestLacked
 	far, others            chunkindex.Bitfield // of withhold
 }
 

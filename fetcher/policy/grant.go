@@ -184,17 +184,8 @@ func (c *Core) grant(b *blob, a *asker, r run, via chunkindex.NodeID) {
 // is read for others does not count for them. Nobody is granted what exists for it,
 // because it does not exist for another: that one would lack it still.
 func (c *Core) nextGrant(b *blob, within run) (*asker, run) {
-	low := -1
 	c.findExisting(b)
-	for _, a := range b.coord.askers {
-		i := c.lacks(b, a).Next(within.first)
-		if i < 0 || i >= within.end || low >= 0 && i >= low {
-			continue
-		}
-		if c.mayRead(b, a) && b.coord.granted(a) < c.readsEach(b) {
-			low = i
-		}
-	}
+	low := c.lowestLacked(b, within)
 	if low < 0 {
 		return nil, run{}
 	}
@@ -237,6 +228,45 @@ func (c *Core) nextGrant(b *blob, within run) (*asker, run) {
 		r.end++
 	}
 	return best, r
+}
+
+// lowestLacked is the lowest chunk within limits that somebody lacks who may read it, after
+// findExisting; -1 if there is none.
+func (c *Core) lowestLacked(b *blob, within run) int {
+	k := b.coord
+	// Where nothing is in doubt and nobody stuck, what does not exist does not for all. Then
+	// not every asker of thousands need be looked at each time that one says something.
+	peace := b.epoch == 0 && k.epoch == 0 && k.stuck == 0
+	first := -1
+	if peace {
+		if first = k.wishes.NextBeyond(c.existing, within.first); first < 0 || first >= within.end {
+			return -1
+		}
+		c.wishes.Reset(b.n)
+	}
+	low := -1
+	for _, a := range k.askers {
+		var i int
+		if peace {
+			i = a.want.NextBeyond(c.existing, within.first)
+			c.wishes.Union(a.want)
+		} else {
+			i = c.lacks(b, a).Next(within.first)
+		}
+		if i < 0 || i >= within.end || low >= 0 && i >= low {
+			continue
+		}
+		if c.mayRead(b, a) && k.granted(a) < c.readsEach(b) {
+			if low = i; peace && low == first {
+				return low
+			}
+		}
+	}
+	if peace {
+		k.wishes.Reset(b.n)
+		k.wishes.Union(c.wishes)
+	}
+	return low
 }
 
 // leastRun is how many chunks a run has at least, where so many are left.

@@ -19,6 +19,13 @@ func (c *Core) checkSeats(t tester) {
 		}
 	}
 	for _, b := range c.order {
+		if k := b.coord; k != nil {
+			for _, a := range k.askers {
+				if !k.wishes.Covers(a.want) {
+					t.Fatalf("%v wants what nobody is known to", a.id)
+				}
+			}
+		}
 		if len(b.seats) != len(b.neighbours) {
 			t.Fatalf("%d seats for %d neighbours", len(b.seats), len(b.neighbours))
 		}
