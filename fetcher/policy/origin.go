@@ -181,6 +181,9 @@ func (c *Core) roomForRead(b *blob, ofBlob, atOrigin int) bool {
 	if s == nil {
 		return false
 	}
+	if s.fails > 0 {
+		ofBlob = 1 // one shows whether it still fails
+	}
 	blob, origin := 0, 0
 	held := int64(0)
 	for _, r := range c.reads {
@@ -352,8 +355,10 @@ const refusedPause = 2 * time.Second
 
 func (c *Core) originFailed(r *originRead, status int, wait time.Duration) {
 	b, s := r.b, r.src
+	if s.fails == 0 || r.started > s.failedAt {
+		s.fails++ // what was under way together fails together, for one reason
+	}
 	s.status, s.failedAt = status, c.now
-	s.fails++
 	switch {
 	case permanent(status):
 		s.refused = status

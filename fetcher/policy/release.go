@@ -274,7 +274,8 @@ func (c *Core) giveUp(b *blob, r *reader) {
 	case s.refused != 0 && c.usableSource(b) == nil:
 		c.refuseReader(b, r, i, s.refused)
 	case s.fails > 0 && c.now < s.until && (s.fails > 1 || b.have.Count() == 0) &&
-		(len(c.up) == 0 || c.reached(b, s.failedAt.Add(2*c.cfg.AskTimeout))):
+		(len(c.up) == 0 || c.reached(b, s.failedAt.Add(2*c.cfg.AskTimeout)) && (r.since <= s.failedAt || s.until > r.since.Add(c.cfg.RetryOrigin<<maxPauses))):
+		// Who came since sees the next try, if that is soon.
 		c.refuseReader(b, r, i, s.status)
 	}
 }
