@@ -123,7 +123,7 @@ func (c *Core) takeAsk(b *blob, id chunkindex.NodeID, want chunkindex.Bitfield, 
 		b.coord = &coordinator{byID: map[chunkindex.NodeID]*asker{}, known: chunkindex.NewBitfield(b.n),
 			taken: chunkindex.NewBitfield(b.n), wishes: chunkindex.NewBitfield(b.n), width: width{now: c.cfg.StripesInFlight}}
 		c.survey(b)
-	} else if c.now >= b.coord.asked.Add(3*c.cfg.Standstill) {
+	} else if c.now >= b.coord.asked.Add(longAlone*c.cfg.Standstill) {
 		// Nobody asked for long: who was silent may have read since what it was granted.
 		b.coord.settled = false
 		c.survey(b)

@@ -107,7 +107,7 @@ func TestTakenIsNotLost(t *testing.T) {
 		m.takeAsk(m.b, other, m.want(3), 0, false)
 		m.takeAsk(m.b, late, m.want(3), 0, false)
 		m.b.coord.grants = append(m.b.coord.grants, &grant{run: run{first: 3, end: 4}, to: reader})
-		m.b.coord.appeared(reader, 3, 4, m.now)
+		m.b.appeared(reader, 3, 4, m.now)
 		if taken {
 			m.Step(m.now, Event{Kind: EvMessage, Peer: other, Msg: Message{Kind: MsgLeave, Blob: m.b.id, Size: m.b.size}}, nil)
 		}

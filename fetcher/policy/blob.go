@@ -69,7 +69,9 @@ type blob struct {
 	gained []int32
 	told   int
 	tellBy Time
-	doubt  chunkindex.Bitfield
+	// askedAnew is when peers that had been busy were last asked again all the same.
+	askedAnew Time
+	doubt     chunkindex.Bitfield
 	// reported holds the chunks that neighbours say to be reading from the origin, and
 	// may hold others, which none says any more.
 	reported chunkindex.Bitfield

@@ -86,7 +86,8 @@ func (c *Core) above(b *blob) chunkindex.NodeID {
 // appeared notes that chunks have just come to a node: whoever found nobody to
 // serve them has somebody now, and asks again if not. It reports whether the
 // node was granted them.
-func (k *coordinator) appeared(at chunkindex.NodeID, first, end int, now Time) (granted bool) {
+func (b *blob) appeared(at chunkindex.NodeID, first, end int, now Time) (granted bool) {
+	k := b.coord
 	if k == nil {
 		return false
 	}
@@ -96,8 +97,9 @@ func (k *coordinator) appeared(at chunkindex.NodeID, first, end int, now Time) (
 		}
 		granted = true
 		for i := max(first, g.first); i < min(end, g.end); i++ {
-			if k.know(i, at, now) && i >= headChunks { // those of the head are short
-				k.width.chunks++
+			if k.know(i, at, now) && i >= headChunks { // those of the head come one by one
+				_, n := b.chunkBytes(i)
+				k.width.bytes += n
 			}
 			k.failed, k.pauses = 0, 0
 		}
@@ -225,10 +227,18 @@ func (c *Core) tellGrants(b *blob) {
 	}
 }
 
+// longAlone is for how many standstills nobody asks before a coordinator looks around
+// again.
+const longAlone = 3
+
 // survey asks the neighbours anew what they hold and what they are reading: what
 // they said before may be older than the grants of a coordinator that is gone. In
-// a large cluster those are asked who would know: the next two in rank.
+// a large cluster those are asked who would know: the next two in rank, and the DHT,
+// which may name by now who had nothing when it was last asked.
 func (c *Core) survey(b *blob) {
+	if c.crowded() && c.now >= b.lookedAt.Add(longAlone*c.cfg.Standstill) {
+		b.lookedAt = 0
+	}
 	if b.introducedAt == 0 {
 		c.introduceAll(b)
 	} else {
@@ -328,5 +338,5 @@ func (c *Core) stripesAtOnce(b *blob) int {
 	if b.progress == 0 || b.coord.failing() {
 		return 1
 	}
-	return b.coord.width.adapt(c.now, c.cfg.StripesInFlight, c.cfg.MaxStripes)
+	return b.coord.width.adapt(c.now, c.cfg.StripesInFlight, c.cfg.MaxStripes, b.layout.ChunkLength())
 }

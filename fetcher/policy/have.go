@@ -21,6 +21,8 @@ const (
 	// rarely: a chunk that less than one in so many neighbours has is a rare one, commonly:
 	// one that at least one in so many has is a common one.
 	rarely, commonly = 10, 2
+	// enough is from how many chunks to choose from on nobody waits for what is new.
+	enough = 16
 	// tellWithin is how long the others wait at most for their turn if no other chunk
 	// comes.
 	tellWithin = 250 * time.Millisecond
@@ -58,18 +60,20 @@ func (c *Core) gain(b *blob, i int) {
 }
 
 // turns is among how many parts of the neighbours the turns go round. All are told at
-// once of a rare chunk, where chunks are in doubt, and where a second holder counts. But
-// where everybody has much to choose from, what is new is wanted no sooner than the rest, and
-// few are told at once, whatever it is; and where there is something to choose from, of
-// what is common.
+// once of a rare chunk where there is little else, where chunks are in doubt, and where a
+// second holder counts. But where everybody has much to choose from, what is new is wanted
+// no sooner than the rest, and few are told at once, whatever it is; and where there is
+// something to choose from, of what is common.
 func (c *Core) turns(b *blob, i int) int {
 	n := len(b.neighbours)
 	choice := b.choice()
 	switch {
 	case b.epoch > 0 || c.cfg.Verify == VerifyStrict:
 		return 1
-	case choice >= plenty || choice >= scarce && int(b.avail[i])*commonly >= n:
+	case choice >= enough || choice >= scarce && int(b.avail[i])*commonly >= n:
 		return max((n+tellAtLeisure-1)/tellAtLeisure, 1)
+	case int(b.avail[i])*rarely < n && choice >= scarce:
+		return 2
 	case int(b.avail[i])*rarely < n:
 		return 1
 	}
@@ -153,7 +157,7 @@ func (c *Core) heardHave(b *blob, n *neighbour, from chunkindex.NodeID, m *Messa
 	}
 	granted := false
 	for i := range m.chunks() {
-		its := b.coord.appeared(from, i, i+1, c.now)
+		its := b.appeared(from, i, i+1, c.now)
 		if b.coord != nil && !its && b.avail[i] == 0 && !b.have.Has(i) && !b.coord.known.Has(i) {
 			b.coord.elsewhere = c.now
 		}

@@ -149,7 +149,9 @@ func TestHaveOfWhatIsCommon(t *testing.T) {
 		{scarce, neighbours / commonly, tellAtLeisure},
 		{scarce - 1, neighbours / commonly, tellAtOnce},
 		{scarce, neighbours/commonly - 1, tellAtOnce},
-		{scarce, neighbours/rarely - 1, neighbours},
+		{scarce, neighbours/rarely - 1, neighbours / 2},
+		{scarce - 1, neighbours/rarely - 1, neighbours},
+		{enough, neighbours/rarely - 1, tellAtLeisure},
 	} {
 		m := newMesh(t, neighbours, 64)
 		for i := range tc.others {

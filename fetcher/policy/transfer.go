@@ -120,12 +120,15 @@ func (c *Core) fetchPeers(b *blob) {
 	for c.hasSlot(b) {
 		i, n := -1, (*neighbour)(nil)
 		if c.findFree(b) {
-			if b.rareTurn = !b.rareTurn; !b.rareTurn || c.pressed(b) {
+			if b.rareTurn = !b.rareTurn; !b.rareTurn && b.choice() >= scarce || c.pressed(b) {
 				i, n = c.pickUrgent(b)
 			}
 			if n == nil {
 				i, n = c.pickRare(b)
 			}
+		}
+		if n == nil && c.askAnew(b) {
+			continue
 		}
 		if n == nil {
 			i, n = c.pickSecond(b)

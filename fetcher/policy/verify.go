@@ -199,7 +199,7 @@ func (c *Core) stored(b *blob, i int, ok bool) {
 		b.cameAt[i] = c.now
 	}
 	b.progress = c.now
-	b.coord.appeared(c.cfg.Self, i, i+1, c.now)
+	b.appeared(c.cfg.Self, i, i+1, c.now)
 	b.doubt.Clear(i)
 	if b.small {
 		c.provenWhole(b)

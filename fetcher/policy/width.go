@@ -9,20 +9,21 @@ import "time"
 // each of them end later.
 type width struct {
 	now int
-	// chunks and finished count what came of the grants since the time since.
-	chunks, finished int
-	since            Time
-	// rate is that of the last window, in chunks a second times 1000; raised says
-	// that the present window tries one more than that one had.
+	// bytes and finished, in stripes, count what came of the grants since the time since.
+	bytes    int64
+	finished int
+	since    Time
+	// rate is that of the last window, in bytes a second; raised says that the present
+	// window tries one more than that one had.
 	rate   int64
 	raised bool
 	// hold is for how many windows nothing is tried, pause how many that will be
 	// the next time.
 	hold, pause int
-	// found: doubling was of no use any more, see start. warm: the reads that the last
-	// doubling added have had the time to begin. twice: it is measured once more whether it
-	// was of use.
-	found, warm, twice bool
+	// found: doubling was of no use any more, see start. looks is how often it has been
+	// measured in vain whether the last one was.
+	found bool
+	looks int
 }
 
 const (
@@ -33,12 +34,12 @@ const (
 )
 
 // adapt looks at the window that has ended, if one has, and returns the width.
-func (w *width) adapt(now Time, least, most int) int {
+func (w *width) adapt(now Time, least, most int, unit int64) int {
 	if w.since == 0 {
 		w.since = max(now, 1)
 	}
 	if !w.found {
-		w.start(now, least, most)
+		w.start(now, least, most, unit)
 		return w.now
 	}
 	if w.finished < w.now || now <= w.since {
@@ -65,45 +66,41 @@ func (w *width) adapt(now Time, least, most int) int {
 
 // start doubles the width for as long as that brings half as much again, chunk by chunk
 // and not stripe by stripe: what comes into a crowd in the first second is what its
-// nodes have to trade in the next. One window of a few chunks may mislead, since new reads
-// begin late and their nodes also get chunks from others; and a crowd of thousands that stays
-// with too little from the origin has little to trade for seconds. So only two in a row
-// end it.
-func (w *width) start(now Time, least, most int) {
-	switch {
-	case now <= w.since:
-		return
-	case !w.warm:
-		if w.chunks >= w.now {
-			w.warm = true
-			w.begin(now)
-		}
-		return
-	case w.chunks < 2*w.now:
+// nodes have to trade in the next. So a chunk of each stripe, of the usual length unit, is
+// enough where it shows the gain. Where it does not, new reads may have begun late, and their
+// nodes got chunks from others as well; and a crowd of thousands that stays with too little
+// from the origin has little to trade for seconds. So only two longer looks after that end it.
+func (w *width) start(now Time, least, most int, unit int64) {
+	window := int64(w.now) * unit
+	if w.looks > 0 {
+		window *= 2
+	}
+	if now <= w.since || w.bytes < window {
 		return
 	}
 	rate := w.measure(now)
 	switch {
-	case w.rate > 0 && rate*2 < w.rate*3 && !w.twice:
-		w.twice = true
-		w.begin(now)
-		return
-	case w.rate > 0 && rate*2 < w.rate*3:
-		w.now, w.pause, w.hold = max(least, w.now/2), 2, 2
-		w.found = true
-	case w.now >= most:
-		w.found = true
-	default:
+	case w.rate == 0 || rate*2 >= w.rate*3:
+		if w.rate > 0 {
+			// What came in a burst would hide the next gain.
+			rate = min(rate, 2*w.rate)
+		}
+		w.rate, w.looks = rate, 0
+		w.found = w.now >= most
 		w.now = min(2*w.now, most)
+	case w.looks < 2:
+		w.looks++
+	default:
+		w.now, w.pause, w.hold = max(least, w.now/2), 2, 2
+		w.rate, w.found = rate, true
 	}
-	w.rate, w.warm, w.twice = rate, false, false
 	w.begin(now)
 }
 
 // begin opens a window.
-func (w *width) begin(now Time) { w.chunks, w.finished, w.since = 0, 0, now }
+func (w *width) begin(now Time) { w.bytes, w.finished, w.since = 0, 0, now }
 
 // measure is the rate of the window that ends now.
 func (w *width) measure(now Time) int64 {
-	return int64(w.chunks) * 1000 * int64(time.Second) / int64(now-w.since)
+	return w.bytes * 1000 / max(int64(now-w.since)/int64(time.Millisecond), 1)
 }

@@ -31,9 +31,9 @@ func TestWidthFollowsTheOrigin(t *testing.T) {
 				now = now.Add(10 * time.Millisecond)
 				before := int(done)
 				done += min(tt.each*float64(w.now), tt.most) / 100
-				w.chunks += int(done) - before
+				w.bytes += int64(int(done)-before) * mib
 				w.finished += int(done)/16 - before/16
-				widest = max(widest, w.adapt(now, least, limit))
+				widest = max(widest, w.adapt(now, least, limit, mib))
 				if w.now < least || w.now > limit {
 					t.Fatalf("a width of %d at %v", w.now, time.Duration(now))
 				}
@@ -49,7 +49,7 @@ func TestWidthFollowsTheOrigin(t *testing.T) {
 }
 
 // Against an origin that is ten times as fast as a node, eight stripes are read within
-// the first second and a half.
+// the first third of a second, in which each of them brings four chunks.
 func TestWidthStartsFast(t *testing.T) {
 	w := width{now: 2}
 	var now Time
@@ -58,32 +58,46 @@ func TestWidthStartsFast(t *testing.T) {
 		now = now.Add(10 * time.Millisecond)
 		before := int(done)
 		done += 12 * float64(w.now) / 100
-		w.chunks += int(done) - before
-		w.adapt(now, 2, 16)
-		if now > Time(1500*time.Millisecond) {
+		w.bytes += int64(int(done)-before) * mib
+		w.adapt(now, 2, 16, mib)
+		if now > Time(333*time.Millisecond) {
 			t.Fatalf("only %d stripes after %v", w.now, time.Duration(now))
 		}
 	}
 }
 
-// One window in which twice as many stripes bring no more does not end the doubling, since
-// new reads begin late; two in a row do.
-func TestWidthIsMeasuredTwice(t *testing.T) {
-	for _, late := range []int{1, 2} {
+// One or two looks at which twice as many stripes bring no more do not end the doubling,
+// since new reads begin late; three in a row do.
+func TestWidthIsMeasuredAnew(t *testing.T) {
+	for late := range 4 {
 		w := width{now: 2}
 		var now Time
-		for window := 0; !w.found && w.now < 8; now = now.Add(100 * time.Millisecond) {
-			chunks := 3 * w.now // 3 for each stripe in 100 ms
-			if w.warm && w.now == 4 {
-				if window++; window <= late {
-					chunks, now = 2*w.now, now.Add(100*time.Millisecond)
+		for look := 0; !w.found && w.now < 8; now = now.Add(100 * time.Millisecond) {
+			chunks := int64(3 * w.now) // 3 for each stripe in 100 ms
+			if w.now == 4 {
+				if look++; look <= late {
+					chunks, now = int64(2*w.now), now.Add(100*time.Millisecond)
 				}
 			}
-			w.chunks = max(w.chunks, chunks)
-			w.adapt(now, 2, 16)
+			w.bytes = max(w.bytes, chunks*mib)
+			w.adapt(now, 2, 16, mib)
 		}
-		if ended := w.found; ended != (late == 2) {
-			t.Errorf("after %d such windows: ended %v, %d stripes", late, ended, w.now)
+		if ended := w.found; ended != (late == 3) {
+			t.Errorf("after %d such looks: ended %v, %d stripes", late, ended, w.now)
 		}
+	}
+}
+
+// A first chunk that comes in a burst does not hide that the next doubling is of use.
+func TestWidthAfterABurst(t *testing.T) {
+	w := width{now: 2, rate: 10 * mib, since: 1}
+	w.bytes = 2 * mib
+	w.adapt(Time(10*time.Millisecond), 2, 16, mib) // 200 MiB/s
+	if w.now != 4 || w.rate != 20*mib {
+		t.Fatalf("%d stripes, %d B/s", w.now, w.rate)
+	}
+	w.bytes = 4 * mib
+	if w.adapt(Time(110*time.Millisecond), 2, 16, mib); w.now != 8 { // 40 MiB/s
+		t.Errorf("%d stripes", w.now)
 	}
 }
