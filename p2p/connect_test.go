@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -350,6 +351,15 @@ func (s *slowToTell) CanDial(addr ma.Multiaddr) bool {
 	return s.Transport.CanDial(addr)
 }
 
+// blockedIn reports whether a goroutine has all these functions on its stack.
+func blockedIn(functions ...string) bool {
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	return slices.ContainsFunc(strings.Split(string(stacks), "\n\n"), func(stack string) bool {
+		return !slices.ContainsFunc(functions, func(f string) bool { return !strings.Contains(stack, f) })
+	})
+}
+
 // A host closes while a dial begins. libp2p's goroutine outlives the call that it
 // works for and finds a swarm without transports, which once took the process with
 // it, and with that every client that was still being served.
@@ -380,7 +390,9 @@ func TestCloseAmidDial(t *testing.T) {
 		if err := <-failed; !errors.Is(err, ErrClosed) {
 			t.Error(err)
 		}
-		time.Sleep(100 * time.Millisecond) // the swarm waits for the lock that is held while it asks
+		until(t, "the swarm to want the lock that is held while it asks", func() bool {
+			return blockedIn("swarm.(*Swarm).close", "sync.(*RWMutex).Lock")
+		})
 		close(slow.tell)
 		<-closed
 	}

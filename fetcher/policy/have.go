@@ -61,9 +61,9 @@ func (c *Core) gain(b *blob, i int) {
 
 // turns is among how many parts of the neighbours the turns go round. All are told at
 // once of a rare chunk where there is little else, where chunks are in doubt, and where a
-// second holder counts. But where everybody has much to choose from, what is new is wanted
-// no sooner than the rest, and few are told at once, whatever it is; and where there is
-// something to choose from, of what is common.
+// second holder counts. Where there is something to choose from, half of them are told of what is
+// rare, and few of what is common; and where there is enough, what is new is wanted no sooner
+// than the rest, and few are told at once, whatever it is.
 func (c *Core) turns(b *blob, i int) int {
 	n := len(b.neighbours)
 	choice := b.choice()

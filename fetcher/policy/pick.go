@@ -148,8 +148,8 @@ func (c *Core) pickHolder(b *blob, i int, among []int32, not *peer) *neighbour {
 	var best *neighbour
 	ties, bestFar := 0, 0
 	for _, k := range among {
-		if b.row(int(k))[i>>6]&(1<<(i&63)) == 0 {
-			continue // which its row says, without a look at the neighbour
+		if !b.rowHas(int(k), i) {
+			continue
 		}
 		n := b.neighbours[k]
 		if n.p == not || !b.offers(n, i) || c.byZone && c.isFar(n) && !c.far.Has(i) {

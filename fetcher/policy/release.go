@@ -273,11 +273,24 @@ func (c *Core) giveUp(b *blob, r *reader) {
 		// Others, whom the origin lets in, are at it.
 	case s.refused != 0 && c.usableSource(b) == nil:
 		c.refuseReader(b, r, i, s.refused)
-	case s.fails > 0 && c.now < s.until && (s.fails > 1 || b.have.Count() == 0) &&
-		(len(c.up) == 0 || c.reached(b, s.failedAt.Add(2*c.cfg.AskTimeout)) && (r.since <= s.failedAt || s.until > r.since.Add(c.cfg.RetryOrigin<<maxPauses))):
-		// Who came since sees the next try, if that is soon.
+	case c.failsNow(b, r, s):
 		c.refuseReader(b, r, i, s.status)
 	}
+}
+
+// failsNow reports whether a reader need not wait for the next try of an origin that
+// failed: it failed more than once, or before anything came, and peers have had the time to
+// bring what is missing. Who came since then sees the next try, if that is soon.
+func (c *Core) failsNow(b *blob, r *reader, s *source) bool {
+	switch {
+	case s.fails == 0 || c.now >= s.until || s.fails == 1 && b.have.Count() > 0:
+		return false
+	case len(c.up) == 0:
+		return true
+	case r.since > s.failedAt && s.until <= r.since.Add(c.cfg.RetryOrigin<<maxPauses):
+		return false
+	}
+	return c.reached(b, s.failedAt.Add(2*c.cfg.AskTimeout))
 }
 
 // refuseReader fails a reader whose next chunk i the origin does not give, unless

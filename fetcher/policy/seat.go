@@ -79,6 +79,9 @@ func (b *blob) row(k int) []uint64 {
 	return b.rows[k*b.rowWords : (k+1)*b.rowWords : (k+1)*b.rowWords]
 }
 
+// rowHas reports whether a neighbour has chunk i, without a look at the neighbour.
+func (b *blob) rowHas(k, i int) bool { return b.rows[k*b.rowWords+i>>6]&(1<<(i&63)) != 0 }
+
 // rise takes a neighbour's seat away; those after it move up.
 func (b *blob) rise(n *neighbour) {
 	k := int(n.place)
